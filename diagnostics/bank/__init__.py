@@ -1,0 +1,1 @@
+"""Context banks: frozen student rollouts, their prompts, files and checks."""

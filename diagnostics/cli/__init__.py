@@ -1,0 +1,1 @@
+"""Commands: they unpack options, pass them on, and turn errors into exit statuses."""

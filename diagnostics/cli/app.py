@@ -1,0 +1,242 @@
+"""The console command `diagnostics` (CONTRACT, "Commands").
+
+Commands only unpack and pass on. Exit status 0: done; 1: bad input, one line on stderr; 2: wrong
+usage. Heavy imports are inside the commands, so that `--help` is quick.
+"""
+
+# Imports inside functions are deliberate here: torch takes seconds to import.
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diagnostics.errors import InputError
+
+app = typer.Typer(
+    help="Fixed-context diagnostics: which teacher signals can a student learn?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+bank_app = typer.Typer(help="Banks of frozen rollouts.", no_args_is_help=True)
+app.add_typer(bank_app, name="bank")
+
+Model = Annotated[str, typer.Option(help="A model folder or Hub id (owner/name@revision).")]
+Prompts = Annotated[str, typer.Option(help="JSONL, CSV or Parquet file, or a Hub dataset.")]
+PromptColumn = Annotated[str, typer.Option(help="The column that holds the prompt.")]
+Seed = Annotated[int, typer.Option(help="Every random choice follows from it.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+DtypeName = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Temperature = Annotated[float, typer.Option(min=0.01, help="Sampling temperature.")]
+NewTokens = Annotated[int, typer.Option(min=1, help="Longest response.")]
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake ends in one line and exit status 1."""
+    try:
+        app()
+    except InputError as error:
+        print(f"diagnostics: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("reports/demo"),
+    quick: Annotated[bool, typer.Option(help="30 contexts and short training.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """The whole protocol at the paper's size on the embedded pair.
+
+    The bank goes to banks/demo.parquet when --out is left alone, else into --out.
+    """
+    from diagnostics.demo import run_demo
+
+    page = run_demo(out, quick=quick, seed=seed)
+    typer.echo(f"Report: {page}")
+
+
+@bank_app.command("build")
+def bank_build(
+    student: Model,
+    prompts: Prompts,
+    out: Annotated[Path, typer.Option(help="The bank, a Parquet file.")],
+    num_prompts: Annotated[
+        int | None, typer.Option(min=1, help="First so many; default: all.")
+    ] = None,
+    samples_per_prompt: Annotated[int, typer.Option(min=1, help="Rollouts of each prompt.")] = 1,
+    max_new_tokens: NewTokens = 192,
+    temperature: Temperature = 1.0,
+    seed: Seed = 0,
+    prompt_column: PromptColumn = "prompt",
+    batch: Annotated[int, typer.Option(min=1, help="Rollouts sampled together.")] = 100,
+    device: Device = "auto",
+    dtype: DtypeName = "auto",
+) -> None:
+    """Sample rollouts of the student and freeze them."""
+    from diagnostics.bank.build import build_bank
+    from diagnostics.bank.sample import Sampling
+    from diagnostics.models.weights import resolve_device, resolve_dtype
+
+    chosen = resolve_device(device)
+    bank = build_bank(
+        student,
+        prompts,
+        out,
+        Sampling(
+            samples_per_prompt=samples_per_prompt,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            batch=batch,
+        ),
+        num_prompts=num_prompts,
+        prompt_column=prompt_column,
+        device=chosen,
+        dtype=resolve_dtype(dtype, chosen),
+    )
+    typer.echo(f"{out}: {len(bank)} contexts, digest {bank.digest[:12]}")
+
+
+@bank_app.command("check")
+def bank_check(
+    bank: Annotated[Path, typer.Argument(help="A bank: a Parquet file or a folder of them.")],
+) -> None:
+    """Check schema, digest, identities, ids within the vocabulary, and masks."""
+    from diagnostics.bank.contexts import check_ids, read_bank
+
+    found = read_bank(bank)
+    check_ids(found, found.info.vocabulary, str(bank))
+    typer.echo(f"{bank}: {len(found)} contexts, digest {found.digest[:12]}: sound")
+
+
+@app.command()
+def train(
+    student: Model,
+    teacher: Model,
+    prompts: Prompts,
+    selector: Annotated[str, typer.Option(help="Which positions carry loss.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    budget: Annotated[float, typer.Option(help="Share of positions kept, as 0.05.")] = 1.0,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 30,
+    rollouts_per_step: Annotated[int, typer.Option(min=1, help="Fresh rollouts a step.")] = 32,
+    max_new_tokens: NewTokens = 192,
+    temperature: Temperature = 1.0,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="AdamW step size.")] = 1e-3,
+    top_k: Annotated[int, typer.Option(min=1, help="Support size K of D and C.")] = 16,
+    held_out: Annotated[int, typer.Option(min=1, help="Prompts set aside for held-out KL.")] = 16,
+    seed: Seed = 0,
+    num_prompts: Annotated[
+        int | None, typer.Option(min=1, help="First so many; default: all.")
+    ] = None,
+    prompt_column: PromptColumn = "prompt",
+    device: Device = "auto",
+    dtype: DtypeName = "float32",
+) -> None:
+    """Masked on-policy distillation: one arm."""
+    from diagnostics.bank.prompts import read_prompts
+    from diagnostics.models.files import open_model
+    from diagnostics.models.weights import resolve_device, resolve_dtype
+    from diagnostics.statistics.selectors import check_budget, check_selector
+    from diagnostics.training.distill import TrainSettings, distill
+
+    check_budget(budget)
+    chosen = resolve_device(device)
+    settings = TrainSettings(
+        selector=check_selector(selector),
+        budget=budget,
+        steps=steps,
+        rollouts_per_step=rollouts_per_step,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        learning_rate=learning_rate,
+        top_k=top_k,
+        seed=seed,
+        held_out=held_out,
+        device=chosen,
+        dtype=resolve_dtype(dtype, chosen),
+    )
+    log = distill(
+        open_model(student),
+        open_model(teacher),
+        read_prompts(prompts, column=prompt_column, limit=num_prompts),
+        settings,
+        out,
+    )
+    first, last = log[0]["held_out_kl"], log[-1]["held_out_kl"]
+    typer.echo(f"{out}: held-out KL {first:.4f} -> {last:.4f} nats in {steps} steps")
+
+
+@app.command()
+def rescore(
+    bank: Annotated[Path, typer.Argument(help="A bank: a Parquet file or a folder of them.")],
+    teacher: Model,
+    student: Model,
+    out: Annotated[Path, typer.Option(help="Folder of the run; an existing one goes on.")],
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="NAME=MODEL, as often as needed.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="How reports call the run.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Largest support size to store.")] = 32,
+    device: Device = "auto",
+    dtype: DtypeName = "auto",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens in a forward pass.")] = 8192,
+) -> None:
+    """Score a bank with teacher, theta_0 and checkpoints; run again to resume or to add."""
+    from diagnostics.bank.contexts import read_bank
+    from diagnostics.models.weights import resolve_device, resolve_dtype
+    from diagnostics.scoring.rescore import Settings, parse_checkpoints
+    from diagnostics.scoring.rescore import rescore as score
+
+    chosen = resolve_device(device)
+    settings = Settings(
+        top_k=top_k,
+        dtype=resolve_dtype(dtype, chosen),
+        device=chosen,
+        batch_tokens=batch_tokens,
+    )
+    models = parse_checkpoints(checkpoint or [])
+    run = score(read_bank(bank), teacher, student, models, out, settings, name=name)
+    scored = ", ".join(run.checkpoints) or "no checkpoints yet"
+    typer.echo(f"{out}: {run.manifest['bank']['contexts']} contexts; {scored}")
+
+
+@app.command()
+def tokens(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path, typer.Option(help="The table, a Parquet file.")],
+    top_k: Annotated[int, typer.Option(min=1, help="Support size K.")] = 16,
+) -> None:
+    """Write the token table: one row per checkpoint, context and valid position."""
+    from diagnostics.files import write_parquet
+    from diagnostics.scoring.run import open_run
+    from diagnostics.statistics.tokens import to_arrow, token_table
+
+    opened = open_run(run)
+    table = to_arrow(token_table(opened, top_k), opened, top_k)
+    write_parquet(out, table)
+    typer.echo(f"{out}: {table.num_rows} rows")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+    definitions: Annotated[str, typer.Option(help="paper or released.")] = "paper",
+    top_k: Annotated[int, typer.Option(min=1, help="Main support size K.")] = 16,
+    draws: Annotated[int, typer.Option(min=100, help="Bootstrap draws.")] = 2000,
+    seed: Seed = 0,
+) -> None:
+    """Write tables, figures, the page and results.json."""
+    from diagnostics.report.analysis import ReportSettings, check_definitions
+    from diagnostics.report.write import write_report
+    from diagnostics.scoring.run import open_run
+
+    settings = ReportSettings(
+        definitions=check_definitions(definitions), top_k=top_k, draws=draws, seed=seed
+    )
+    page = write_report([open_run(run) for run in runs], out, settings)
+    typer.echo(f"Report: {page}")

@@ -1,0 +1,139 @@
+"""`diagnostics demo`: the whole protocol on the embedded pair, as one readable script.
+
+    held-out prompts -> bank (300 rollouts x 192 positions of the student)
+    training prompts -> three masked distillations: full, teachability 5 %, random 5 %
+    bank + teacher + theta_0 + three checkpoints -> run -> report
+
+`--quick` does the same with 30 contexts and fewer, smaller steps. What it makes lies under the
+report's folder, and is made anew each time.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from diagnostics.bank.build import build_bank
+from diagnostics.bank.prompts import read_prompts
+from diagnostics.bank.sample import Sampling
+from diagnostics.embedded.pair import STUDENT, TEACHER
+from diagnostics.embedded.problems import sheets
+from diagnostics.errors import InputError
+from diagnostics.files import write_text
+from diagnostics.models.files import open_model
+from diagnostics.report.analysis import ReportSettings
+from diagnostics.report.write import write_report
+from diagnostics.scoring.rescore import Settings, rescore
+from diagnostics.statistics.selectors import Selector
+from diagnostics.training.distill import TrainSettings, distill
+
+DEFAULT_OUT = Path("reports/demo")
+DEFAULT_BANK = Path("banks/demo.parquet")
+PROMPT_SEED, TRAINING_SEED = 10, 11
+OWN = ("checkpoints", "prompts", "run", "bank.parquet")
+ARMS: tuple[tuple[str, Selector, float], ...] = (
+    ("full", "full", 1.0),
+    ("teachability-05", "teachability", 0.05),
+    ("random-05", "random", 0.05),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a demonstration is."""
+
+    contexts: int
+    positions: int
+    steps: int
+    rollouts_per_step: int
+    training_prompts: int
+
+
+FULL = Size(contexts=300, positions=192, steps=30, rollouts_per_step=24, training_prompts=736)
+QUICK = Size(contexts=30, positions=192, steps=4, rollouts_per_step=16, training_prompts=80)
+
+
+def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> Path:
+    """Runs the protocol into `out` and returns the page's path.
+
+    Raises InputError when `out` holds files that no demonstration made.
+    """
+    size = QUICK if quick else FULL
+    _clear(out)
+    bank_file = DEFAULT_BANK if out == DEFAULT_OUT and not quick else out / "bank.parquet"
+    _write_prompts(out / "prompts" / "bank.jsonl", PROMPT_SEED, size.contexts, held_out=True)
+    _write_prompts(out / "prompts" / "training.jsonl", TRAINING_SEED, size.training_prompts)
+    with _step(f"bank: {size.contexts} rollouts of the student"):
+        sampling = Sampling(max_new_tokens=size.positions, seed=seed)
+        bank = build_bank(str(STUDENT), str(out / "prompts" / "bank.jsonl"), bank_file, sampling)
+    prompts = read_prompts(str(out / "prompts" / "training.jsonl"))
+    checkpoints = {}
+    for name, selector, budget in ARMS:
+        with _step(f"training: {selector}, {budget:.0%} of positions, {size.steps} steps"):
+            folder = out / "checkpoints" / name
+            settings = TrainSettings(
+                selector=selector,
+                budget=budget,
+                steps=size.steps,
+                rollouts_per_step=size.rollouts_per_step,
+                max_new_tokens=size.positions,
+                seed=seed,
+            )
+            log = distill(
+                open_model(str(STUDENT)), open_model(str(TEACHER)), prompts, settings, folder
+            )
+            checkpoints[name] = str(folder)
+            _say(f"  held-out KL {log[0]['held_out_kl']:.4f} -> {log[-1]['held_out_kl']:.4f} nats")
+    with _step("rescoring: teacher, theta_0 and three checkpoints"):
+        run = rescore(
+            bank, str(TEACHER), str(STUDENT), checkpoints, out / "run", Settings(), name="demo"
+        )
+    with _step("report"):
+        return write_report([run], out, ReportSettings(seed=seed))
+
+
+def _clear(out: Path) -> None:
+    """Removes what an earlier demonstration left; refuses a folder of something else."""
+    if out.is_dir() and any(out.iterdir()) and not (out / "prompts").is_dir():
+        known = (out / "results.json").is_file() and (out / "checkpoints").is_dir()
+        if not known:
+            raise InputError(
+                where=str(out),
+                expected="a new or empty folder, or an earlier demo's",
+                got="other files",
+                fix="choose another --out",
+            )
+    for name in OWN:
+        path = out / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _write_prompts(path: Path, seed: int, count: int, *, held_out: bool = False) -> None:
+    chosen = islice(sheets(seed, held_out=held_out), count)
+    rows = [{"prompt": sheet.prompt, "answers": list(sheet.answers)} for sheet in chosen]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+@contextmanager
+def _step(title: str) -> Iterator[None]:
+    """Says what begins, then how long it took and the process's peak memory so far."""
+    _say(title)
+    started = time.monotonic()
+    yield
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    _say(f"  {time.monotonic() - started:.0f} s, peak memory so far {peak:.0f} MB")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,21 @@
+"""The one exception that a user's mistake raises, and the sentence it must make.
+
+Commands turn it into one line on stderr and exit status 1; everything else is a bug and keeps its
+traceback.
+"""
+
+from __future__ import annotations
+
+
+class InputError(Exception):
+    """Bad input: says where, what was expected, what came and what to do.
+
+    The four parts are required, so that no message can leave one out.
+    """
+
+    def __init__(self, *, where: str, expected: str, got: str, fix: str) -> None:
+        self.where = where
+        self.expected = expected
+        self.got = got
+        self.fix = fix
+        super().__init__(f"{where}: expected {expected}, got {got}; {fix}")

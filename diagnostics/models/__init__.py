@@ -1,0 +1,1 @@
+"""Models and tokenizers: finding, fingerprinting and loading them."""

@@ -1,0 +1,223 @@
+"""Figures 2 and 3 from results (matplotlib).
+
+Each function draws on a new figure and returns it; call them within `figure_style`.
+
+Colours are safe for the colour-blind (Okabe and Ito): blue is learnable, vermilion incompatible.
+Figure 3B shows positions of the bank by what they are, not masks that were trained on: the live
+version needs one checkpoint a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from diagnostics.report.analysis import Results
+from diagnostics.statistics.bootstrap import Floats, draw_counts, mean_interval
+from diagnostics.statistics.budgets import kept_means
+from diagnostics.statistics.gaps import TERTILES, bucket_means, in_q3
+
+LEARNABLE, INCOMPATIBLE, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
+CHECKPOINT_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+INKED = (
+    "text.color",
+    "axes.labelcolor",
+    "axes.titlecolor",
+    "xtick.color",
+    "ytick.color",
+    "axes.edgecolor",
+)
+CELLS = 36
+INK = "#0a0b0c"  # replaced by currentColor in the page, so that text follows light and dark
+
+Draw = Callable[[Results], Figure]
+
+
+def figure2(results: Results) -> Figure:
+    """Gain over D^L and D^I (A), and both on the entropy-KL plane (B, C), first checkpoint."""
+    frame, counts = focus(results)
+    figure, axes = _canvas(3, 2.5)
+    _gain_curves(axes[0], frame, counts)
+    for axis, column, symbol, color in (
+        (axes[1], "learnable", "$D^L$", LEARNABLE),
+        (axes[2], "incompatible", "$D^I$", INCOMPATIBLE),
+    ):
+        _plane(figure, axis, frame, column, symbol, color)
+    axes[1].set_title("B  Learnable disagreement")
+    axes[2].set_title("C  Incompatible disagreement")
+    return figure
+
+
+def figure3(results: Results) -> Figure:
+    """Coefficients by K (A), gain of kinds of Q3 positions (B), high-low support gaps (C)."""
+    figure, axes = _canvas(3, 2.6)
+    _coefficients(axes[0], results.tables["table09"])
+    _q3_kinds(axes[1], results)
+    _gaps(axes[2], results.tables["table01"])
+    return figure
+
+
+FIGURES: dict[str, Draw] = {"figure2": figure2, "figure3": figure3}
+
+
+def focus(results: Results) -> tuple[pd.DataFrame, Floats]:
+    """The first checkpoint's token table and the draw counts of its run."""
+    frame = checkpoint_frame(results, results.tokens["checkpoint"].iloc[0])
+    settings = results.settings
+    return frame, draw_counts(frame["prompt_id"].nunique(), settings.draws, settings.seed)
+
+
+def checkpoint_frame(results: Results, name: str) -> pd.DataFrame:
+    """One checkpoint's rows of the first run's token table."""
+    return results.tokens[results.tokens["checkpoint"] == name].reset_index(drop=True)
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Our matplotlib style while figures are drawn and saved; the caller's comes back after."""
+    with as_file(files("diagnostics.report") / "templates" / "figures.mplstyle") as style:
+        ours = mpl.rc_params_from_file(style, use_default_template=False)
+    with mpl.rc_context(dict(ours) | dict.fromkeys(INKED, INK)):
+        yield
+
+
+def _canvas(panels: int, height: float) -> tuple[Figure, Any]:
+    """A row of panels, 7.2 inches wide (two columns of a paper)."""
+    figure = Figure(figsize=(7.2, height))
+    figure.patch.set_alpha(0)
+    axes = figure.subplots(1, panels)
+    for axis in axes:
+        axis.patch.set_alpha(0)
+    return figure, axes
+
+
+def _zero_line(axis: Axes, *, vertical: bool = False) -> None:
+    draw = axis.axvline if vertical else axis.axhline
+    draw(0, color=NEUTRAL, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
+
+
+def _gain_curves(axis: Axes, frame: pd.DataFrame, counts: Floats) -> None:
+    everywhere = np.ones(len(frame), dtype=bool)
+    for column, label, color in (
+        ("learnable", "$D^L$", LEARNABLE),
+        ("incompatible", "$D^I$", INCOMPATIBLE),
+    ):
+        table = bucket_means(frame, column, counts, buckets=10, scope=everywhere)
+        axis.plot(table[column], table["gain"], marker="o", color=color, label=label)
+        axis.fill_between(
+            table[column],
+            table["gain_low"],
+            table["gain_high"],
+            color=color,
+            alpha=0.2,
+            linewidth=0,
+        )
+    _zero_line(axis)
+    axis.set(xlabel="mean score of a tenth of positions", ylabel="mean gain (nats)")
+    axis.set_title("A  Gain by score")
+    axis.legend()
+
+
+def _plane(
+    figure: Figure, axis: Axes, frame: pd.DataFrame, column: str, symbol: str, color: str
+) -> None:
+    """Mean of a score in cells of the plane; the outlined corner is Q3."""
+    entropy, kl = frame["entropy"].to_numpy(), np.maximum(frame["kl_0"].to_numpy(), 1e-6)
+    x_edges = np.linspace(0, np.quantile(entropy, 0.995), CELLS + 1)
+    y_edges = np.geomspace(np.quantile(kl, 0.005), kl.max(), CELLS + 1)
+    total, _, _ = np.histogram2d(entropy, kl, [x_edges, y_edges])
+    summed, _, _ = np.histogram2d(entropy, kl, [x_edges, y_edges], weights=frame[column])
+    mean = np.divide(summed, total, out=np.full_like(summed, np.nan), where=total > 0)
+    ramp = LinearSegmentedColormap.from_list("ramp", ["#EDEDED", color])
+    mesh = axis.pcolormesh(x_edges, y_edges, mean.T, cmap=ramp, vmin=0, vmax=1, rasterized=True)
+    axis.set_yscale("log")
+    q3 = frame["quadrant"] == 3
+    right, bottom = frame.loc[q3, "entropy"].max(), frame.loc[q3, "kl_0"].min()
+    axis.plot([0, right, right], [bottom, bottom, kl.max()], color=INK, linewidth=0.8)
+    share = float(q3.mean())
+    axis.annotate(
+        f"Q3 {share:.1%}", (right, kl.max()), xytext=(3, -6), textcoords="offset points", fontsize=7
+    )
+    axis.set(xlabel="student entropy $H$ (nats)", ylabel="$KL_0$ (nats)")
+    figure.colorbar(mesh, ax=axis, label=f"mean {symbol}", shrink=0.9, aspect=25)
+
+
+def _coefficients(axis: Axes, table: pd.DataFrame) -> None:
+    rows = table[table["scope"] == "all"]
+    first = rows.iloc[0]
+    rows = rows[(rows["run"] == first["run"]) & (rows["checkpoint"] == first["checkpoint"])]
+    x = np.arange(len(rows), dtype=np.float64)
+    for name, label, color, shift in (
+        ("beta_l", r"$\beta_L$ (learnable)", LEARNABLE, -0.1),
+        ("beta_i", r"$\beta_I$ (incompatible)", INCOMPATIBLE, 0.1),
+    ):
+        _points(axis, x + shift, rows, name, color, label)
+    _zero_line(axis)
+    axis.set_xticks(x, [f"K={k}" for k in rows["top_k"]])
+    axis.set(ylabel="gain per SD (nats)", xlim=(-0.5, len(rows) - 0.5))
+    axis.set_title("A  Coefficients")
+    axis.legend(loc="best")
+
+
+def _points(
+    axis: Axes, x: NDArray[np.float64], rows: pd.DataFrame, name: str, color: str, label: str
+) -> None:
+    """Estimates with their intervals."""
+    low, high = rows[f"{name}_low"], rows[f"{name}_high"]
+    errors = [rows[name] - low, high - rows[name]]
+    axis.errorbar(x, rows[name], yerr=errors, fmt="o", color=color, label=label)
+
+
+def _q3_kinds(axis: Axes, results: Results) -> None:
+    names = list(dict.fromkeys(results.tokens["checkpoint"]))
+    kinds = ("high $D^L$", "low $D^L$", "high $D^I$")
+    for index, name in enumerate(names):
+        frame = checkpoint_frame(results, name)
+        _, counts = focus(results)
+        means = [mean_interval(kept_means(frame, rows, "gain"), counts) for rows in q3_kinds(frame)]
+        x = np.arange(len(kinds)) + (index - (len(names) - 1) / 2) * 0.2
+        middle = [m.estimate for m in means]
+        errors = [[m.estimate - m.low for m in means], [m.high - m.estimate for m in means]]
+        color = CHECKPOINT_COLORS[index % len(CHECKPOINT_COLORS)]
+        axis.errorbar(x, middle, yerr=errors, fmt="o", color=color, label=name)
+    _zero_line(axis)
+    axis.set_xticks(range(len(kinds)), kinds)
+    axis.set(ylabel="mean gain in Q3 (nats)", xlim=(-0.5, len(kinds) - 0.5))
+    axis.set_title("B  Kinds of Q3 positions")
+    axis.legend()
+
+
+def q3_kinds(frame: pd.DataFrame) -> tuple[NDArray[np.bool_], ...]:
+    """Rows (pos,) of Q3 in the upper and lower third by D^L, and in the upper third by D^I."""
+    rows = in_q3(frame)
+    learnable, incompatible = frame["learnable"].to_numpy(), frame["incompatible"].to_numpy()
+    low, high = np.quantile(learnable[rows], TERTILES)
+    cut = np.quantile(incompatible[rows], TERTILES[1])
+    return rows & (learnable >= high), rows & (learnable <= low), rows & (incompatible >= cut)
+
+
+def _gaps(axis: Axes, table: pd.DataFrame) -> None:
+    rows = table.iloc[::-1]
+    y = np.arange(len(rows))
+    names = list(dict.fromkeys(table["checkpoint"]))
+    colors = [
+        CHECKPOINT_COLORS[names.index(n) % len(CHECKPOINT_COLORS)] for n in rows["checkpoint"]
+    ]
+    for place, (_, row), color in zip(y, rows.iterrows(), colors, strict=True):
+        axis.plot([row["gap_low"], row["gap_high"]], [place, place], color=color)
+        axis.plot(row["gap"], place, "o", color=color)
+    _zero_line(axis, vertical=True)
+    labels = [f"{n}, K={k}" for n, k in zip(rows["checkpoint"], rows["top_k"], strict=True)]
+    axis.set_yticks(y, labels)
+    axis.set(xlabel="high − low gain gap in Q3 (nats)")
+    axis.set_title("C  Support gap", x=0)

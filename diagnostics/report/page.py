@@ -1,0 +1,175 @@
+"""The page: one self-contained HTML file from results and drawn figures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from diagnostics import __version__
+from diagnostics.report.analysis import ANSWER_BUDGET, Answer, Results
+from diagnostics.report.figures import INK
+from diagnostics.report.paper import paper_table
+from diagnostics.report.views import PAPER_COLUMNS, VIEWS, cells, number
+
+QUESTIONS = {
+    "beta": (
+        "Does learnable disagreement predict the gain better than incompatible disagreement?",
+        "β_L − β_I over the whole bank",
+    ),
+    "beta_q3": (
+        "Does it also inside Q3, where the student is confident and in disagreement?",
+        "β_L − β_I inside Q3",
+    ),
+    "gap": (
+        "Inside Q3, do positions with high student support gain more?",
+        "high − low support gap",
+    ),
+    "budget": (
+        "At one and the same budget, does D^L pick better positions than raw KL?",
+        f"gain of the top {ANSWER_BUDGET:.0%} by D^L less that by KL",
+    ),
+}
+OUTCOME_NAMES = {"gain": "absolute gain", "gain_rel": "relative gain"}
+VERDICTS = {"yes": "Yes", "no": "No", "unclear": "Not clear"}
+FIGURE_TEXT = {
+    "figure2": (
+        "Figure 2: local-support decomposition",
+        "A: mean gain of tenths of the positions, ordered by D^L (blue) and by D^I (vermilion), "
+        "with 95 % bands. B and C: mean D^L and D^I in cells of the entropy–KL plane; the outlined "
+        "corner is Q3. First checkpoint of the first run.",
+        "If the blue curve rises above the vermilion one, disagreement inside the student's "
+        "support is where gain is. In B and C a corner of Q3 that is dark in both "
+        "says that raw KL mixes the two kinds there.",
+    ),
+    "figure3": (
+        "Figure 3: evidence for teachability",
+        "A: coefficients of D^L and D^I by support size K. B: mean gain of three kinds of Q3 "
+        "positions (upper and lower third by D^L, upper third by D^I) for each checkpoint; these "
+        "are positions of the bank, not masks that were trained on. C: high − low support gap in "
+        "Q3 for each checkpoint and K. Bars: 95 % prompt-cluster intervals.",
+        "A point whose bar crosses the dashed line is compatible with no difference. The paper's "
+        "claim is: blue above vermilion in A, and every point of C right of the line.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """One answer as the page shows it."""
+
+    outcome: str
+    verdict: str
+    word: str
+    text: str
+
+
+def render_page(results: Results, svgs: dict[str, str]) -> str:
+    """The page's HTML; `svgs` holds drawn figures by name. Nothing in it loads anything."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("diagnostics.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    checkpoints = list(dict.fromkeys((a.run, a.checkpoint) for a in results.answers))
+    return environment.get_template("report.html.j2").render(
+        version=__version__,
+        settings=results.settings,
+        runs=results.runs,
+        facts=_facts(results),
+        lead=_questions(results, *checkpoints[0]),
+        lead_name=" / ".join(checkpoints[0]),
+        others=[_short_answers(results, *who) for who in checkpoints[1:]],
+        questions=[QUESTIONS[key][1] for key in QUESTIONS],
+        tables=[_table(name, results.tables[name]) for name in VIEWS],
+        figures=[
+            {"name": n, "svg": inline_svg(svgs[n], n), "title": t, "caption": c, "reading": r}
+            for n, (t, c, r) in FIGURE_TEXT.items()
+        ],
+    )
+
+
+def inline_svg(svg: str, name: str) -> Markup:
+    """An SVG that can stand in a page: no prologue, its ids its own, ink in the text's colour."""
+    body = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
+    return Markup(body)  # drawn by ourselves; names in it were escaped by matplotlib
+
+
+def _facts(results: Results) -> list[tuple[str, str]]:
+    inventory = results.tables["table05"]
+    first = inventory.iloc[0]
+    quadrant = results.tables["quadrants"]
+    q3 = quadrant[quadrant["quadrant"] == 3]["share"].iloc[0]
+    return [
+        ("contexts", f"{first['n_contexts']:,}"),
+        ("prompts (clusters)", f"{first['n_prompts']:,}"),
+        ("positions", f"{first['n_positions']:,}"),
+        ("checkpoints", str(len(inventory))),
+        ("Q3 share", f"{q3:.1%}"),
+        ("support K", str(results.settings.top_k)),
+    ]
+
+
+def _questions(results: Results, run: str, checkpoint: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "question": question,
+            "measure": measure,
+            "replies": [
+                _reply(_find(results, run, checkpoint, key, outcome)) for outcome in OUTCOME_NAMES
+            ],
+        }
+        for key, (question, measure) in QUESTIONS.items()
+    ]
+
+
+def _short_answers(results: Results, run: str, checkpoint: str) -> dict[str, Any]:
+    rows = [
+        [_reply(_find(results, run, checkpoint, key, outcome)) for key in QUESTIONS]
+        for outcome in OUTCOME_NAMES
+    ]
+    return {"name": f"{run} / {checkpoint}", "rows": rows}
+
+
+def _find(results: Results, run: str, checkpoint: str, key: str, outcome: str) -> Answer:
+    wanted = (run, checkpoint, key, outcome)
+    return next(
+        a for a in results.answers if (a.run, a.checkpoint, a.question, a.outcome) == wanted
+    )
+
+
+def _reply(answer: Answer) -> _Reply:
+    value = answer.value
+    verdict = value.verdict()
+    interval = (
+        f"[{number(value.low)}, {number(value.high)}]"
+        if value.low == value.low
+        else f"(no interval: {value.reason})"
+    )
+    return _Reply(
+        outcome=OUTCOME_NAMES[answer.outcome],
+        verdict=verdict,
+        word=VERDICTS[verdict],
+        text=f"{number(value.estimate)} {interval}",
+    )
+
+
+def _table(name: str, frame: pd.DataFrame) -> dict[str, Any]:
+    view = VIEWS[name]
+    paper = paper_table(name)
+    return {
+        "name": name,
+        "title": view.title,
+        "caption": view.caption,
+        "rows": cells(frame, view.columns),
+        "texts": [c.heading for c in view.columns if c.kind == "text"],
+        "paper": None if paper is None else cells(paper, PAPER_COLUMNS[name]),
+    }

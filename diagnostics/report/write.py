@@ -1,0 +1,94 @@
+"""Writes a report folder: tables with their twins, figures, results.json and the page."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from diagnostics.files import whole_file, write_json, write_text
+from diagnostics.progress import bar
+from diagnostics.report.analysis import ReportSettings, Results, analyse, supports
+from diagnostics.report.figures import FIGURES, figure_style
+from diagnostics.report.page import render_page
+from diagnostics.report.paper import paper_table
+from diagnostics.report.views import VIEWS, cells, latex, markdown
+from diagnostics.scoring.run import Run
+
+FIGURE_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    "svg": {"Date": None},
+}
+
+
+def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Path:
+    """Analyses `runs`, writes the report to `out` and returns the page's path."""
+    steps = sum(len(supports(run, settings.top_k)) * len(run.checkpoints) for run in runs)
+    with bar("statistics", steps) as advance:
+        results = analyse(runs, settings, advance)
+    for name, frame in results.tables.items():
+        _write_table(out / "tables", name, frame)
+    with figure_style():
+        svgs = {
+            name: _write_figure(draw(results), out / "figures", name)
+            for name, draw in FIGURES.items()
+        }
+    write_json(out / "results.json", record(results))
+    page = out / "report.html"
+    write_text(page, render_page(results, svgs))
+    return page
+
+
+def record(results: Results) -> dict[str, Any]:
+    """Everything of a report as JSON values; a number that does not exist is null."""
+    tables = {name: _rows(frame) for name, frame in results.tables.items()}
+    paper = {name: paper_table(name) for name in tables}
+    return {
+        **asdict(results.settings),
+        "runs": results.runs,
+        "answers": [_plain(asdict(a) | {"verdict": a.value.verdict()}) for a in results.answers],
+        "tables": tables,
+        "paper": {name: _rows(frame) for name, frame in paper.items() if frame is not None},
+    }
+
+
+def _write_table(folder: Path, name: str, frame: pd.DataFrame) -> None:
+    view = VIEWS[name]
+    shown = cells(frame, view.columns)
+    write_text(folder / f"{name}.csv", frame.to_csv(index=False))
+    write_text(folder / f"{name}.md", markdown(shown, view))
+    write_text(folder / f"{name}.tex", latex(shown, view))
+
+
+def _write_figure(figure: Figure, folder: Path, name: str) -> str:
+    """Writes PNG and PDF on white, and returns the SVG with a clear ground."""
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata=FIGURE_METADATA["svg"])
+    for suffix in ("png", "pdf"):
+        with whole_file(folder / f"{name}.{suffix}") as partial:
+            figure.savefig(
+                partial, format=suffix, facecolor="white", metadata=FIGURE_METADATA[suffix]
+            )
+    return drawn.getvalue()
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """JSON values: NaN as null, numpy scalars as Python's."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

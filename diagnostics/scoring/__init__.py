@@ -1,0 +1,1 @@
+"""Scoring: every model's distribution at every frozen context, compared with the teacher's."""

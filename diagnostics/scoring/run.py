@@ -1,0 +1,163 @@
+"""A run on disk: what was scored, by which models, and how to read it back. No torch here.
+
+    RUN/manifest.json            bank digest, models, settings
+    RUN/contexts.parquet         context_id, prompt_id, in bank order
+    RUN/scores/MODEL/00000.parquet   one row a valid position, parts in bank order
+    RUN/hidden/00000.safetensors     the teacher's final hidden states, as its head gets them
+
+Part files are written whole, so a part that is there is done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from diagnostics.errors import InputError
+from diagnostics.files import read_json, read_parquet
+
+SCHEMA_VERSION = 1
+TEACHER, START = "teacher", "theta_0"
+CHECKPOINT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+Floats = NDArray[np.float64]
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherScores:
+    """The teacher at every valid position, bank order.
+
+    Fields: `context` (pos,) index into the bank; `position` (pos,) 0-based in the response;
+    `token_id` (pos,); `entropy` (pos,) nats; `top_ids` (pos, k), most probable first;
+    `top_logprob` (pos, k) nats.
+    """
+
+    context: Ids
+    position: Ids
+    token_id: Ids
+    entropy: Floats
+    top_ids: Ids
+    top_logprob: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentScores:
+    """theta_0 or a checkpoint at every valid position, bank order; nats.
+
+    Fields: `kl` (pos,) KL(p_T || p); `reverse_kl` (pos,) KL(p || p_T); `entropy` (pos,);
+    `top_ids` (pos, k); `top_logprob` (pos, k) its own log-probabilities there;
+    `teacher_logprob` (pos, k) the teacher's there; `logprob_at_teacher` (pos, k) its own at the
+    teacher's top-k.
+    """
+
+    kl: Floats
+    reverse_kl: Floats
+    entropy: Floats
+    top_ids: Ids
+    top_logprob: Floats
+    teacher_logprob: Floats
+    logprob_at_teacher: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder with its manifest; arrays are read when asked for."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def top_k(self) -> int:
+        """The largest support size that was stored."""
+        return int(self.manifest["settings"]["top_k"])
+
+    @property
+    def name(self) -> str:
+        """How reports call the run."""
+        return str(self.manifest["name"])
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """Trained checkpoints, in the order they were added."""
+        return list(self.manifest["checkpoints"])
+
+    def contexts(self) -> tuple[list[str], list[str]]:
+        """(context_id, prompt_id), one entry a context, bank order."""
+        table = read_parquet(self.folder / "contexts.parquet")
+        return table["context_id"].to_pylist(), table["prompt_id"].to_pylist()
+
+    def teacher(self) -> TeacherScores:
+        """The teacher's scores. Raises InputError when parts are missing."""
+        return TeacherScores(**self._arrays(TEACHER, TeacherScores.__slots__))
+
+    def student(self, name: str = START) -> StudentScores:
+        """Scores of theta_0 or of a checkpoint. Raises InputError when parts are missing."""
+        return StudentScores(**self._arrays(name, StudentScores.__slots__))
+
+    def _arrays(self, model: str, names: tuple[str, ...]) -> dict[str, Any]:
+        count = int(self.manifest["parts"])
+        files = [part_file(self.folder, model, part) for part in range(count)]
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            raise InputError(
+                where=str(missing[0]),
+                expected=f"all {count} scored parts of {model}",
+                got=f"{count - len(missing)}",
+                fix="run the same `diagnostics rescore` again: it goes on where it stopped",
+            )
+        table = pa.concat_tables([read_parquet(file, list(names)) for file in files])
+        return {name: _array(table[name].combine_chunks()) for name in names}
+
+
+def open_run(folder: Path) -> Run:
+    """Opens a run. Raises InputError when there is none, or it is of a newer schema."""
+    manifest = read_json(folder / "manifest.json")
+    found = manifest.get("schema_version")
+    if not isinstance(found, int) or found > SCHEMA_VERSION:
+        raise InputError(
+            where=str(folder / "manifest.json"),
+            expected=f"schema_version 1 to {SCHEMA_VERSION}",
+            got=str(found),
+            fix="give a run folder, or update the project",
+        )
+    return Run(folder=folder, manifest=manifest)
+
+
+def part_file(folder: Path, model: str, part: int) -> Path:
+    """Where a model's scores of one part lie."""
+    return folder / "scores" / model / f"{part:05d}.parquet"
+
+
+def hidden_file(folder: Path, part: int) -> Path:
+    """Where the teacher's hidden states of one part lie."""
+    return folder / "hidden" / f"{part:05d}.safetensors"
+
+
+def scores_table(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
+    """Arrow table of arrays (pos,) and (pos, k); the latter as fixed-size lists."""
+    arrays = {}
+    for name, values in columns.items():
+        flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+        two_axes = values.ndim == 2
+        arrays[name] = (
+            pa.FixedSizeListArray.from_arrays(flat, values.shape[1]) if two_axes else flat
+        )
+    return pa.table(arrays)
+
+
+def _array(column: pa.Array) -> NDArray[Any]:
+    """A column as (pos,) or (pos, k); floats as float64."""
+    listed = pa.types.is_fixed_size_list(column.type)
+    flat = column.flatten() if listed else column
+    values: NDArray[Any] = flat.to_numpy(zero_copy_only=False)
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64)
+    return values.reshape(-1, column.type.list_size) if listed else values

@@ -1,0 +1,1 @@
+"""Statistics of token tables: normalisation, supports, selectors, gaps, regressions, intervals."""

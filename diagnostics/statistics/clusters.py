@@ -1,0 +1,52 @@
+"""What a cluster is: the prompt. Every interval takes membership from here.
+
+Several rollouts of one prompt are one cluster. Clusters are numbered by sorted prompt id, so
+nothing depends on the order of rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from diagnostics.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """Fields: `names` (clusters,) sorted prompt ids; `of_row` (pos,) int64, each row's cluster."""
+
+    names: NDArray[np.object_]
+    of_row: NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        """How many clusters there are."""
+        return len(self.names)
+
+    def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sums of `values` (pos,) within each cluster, (clusters,)."""
+        return np.bincount(self.of_row, values, self.count).astype(np.float64)
+
+    def subset(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Clusters:
+        """The same clusters over some of the rows."""
+        return Clusters(names=self.names, of_row=self.of_row[rows])
+
+
+def prompt_clusters(frame: pd.DataFrame) -> Clusters:
+    """Clusters of a token table's rows.
+
+    Raises InputError when the column `prompt_id` is missing or has a null.
+    """
+    if "prompt_id" not in frame.columns or frame["prompt_id"].isna().any():
+        raise InputError(
+            where="token table",
+            expected="a prompt_id in every row: it is the cluster",
+            got="no such column" if "prompt_id" not in frame.columns else "a null",
+            fix="write the table with `diagnostics tokens`",
+        )
+    codes, names = pd.factorize(frame["prompt_id"], sort=True)
+    return Clusters(names=np.asarray(names, dtype=object), of_row=codes.astype(np.int64))

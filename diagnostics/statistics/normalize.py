@@ -1,0 +1,26 @@
+"""Robust normalisation to [0, 1] (paper, Eq. 11; DEFINITIONS, section 2)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+LOW, HIGH, EPSILON = 0.05, 0.95, 1e-12
+
+
+def stretched(z: Floats) -> Floats:
+    """(z - Q05) / (Q95 - Q05 + eps), not clipped, (pos,); zeros where the range is below eps.
+
+    Quantiles interpolate linearly over all of `z`, the valid positions of the bank or batch.
+    """
+    low, high = np.quantile(z, [LOW, HIGH])
+    if high - low < EPSILON:
+        return np.zeros_like(z, dtype=np.float64)
+    return np.asarray((z - low) / (high - low + EPSILON))
+
+
+def norm(z: Floats) -> Floats:
+    """Norm(z) = clip((z - Q05) / (Q95 - Q05 + eps), 0, 1), (pos,), written z~ (Eq. 11)."""
+    return np.clip(stretched(z), 0.0, 1.0)

@@ -1,0 +1,118 @@
+"""Local-support features of a position from two top-k lists (paper, section 3.2, appendix D).
+
+The lists are most probable first and hold log-probabilities of both models, so the features of any
+smaller support come from their first `k` columns. Axes: `pos` positions, `k` support.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diagnostics.errors import InputError
+
+Floats = NDArray[np.float64]
+Ids = NDArray[np.int32]
+
+BLOCK = 4096  # positions compared at one time: (BLOCK, k, k) booleans
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopLists:
+    """Top-k lists of student and teacher, each (pos, k), most probable first, nats.
+
+    Fields: `student_ids`; `student_logprob` the student's there; `teacher_at_student` the
+    teacher's there; `teacher_ids`; `teacher_logprob`; `student_at_teacher`.
+    """
+
+    student_ids: Ids
+    student_logprob: Floats
+    teacher_at_student: Floats
+    teacher_ids: Ids
+    teacher_logprob: Floats
+    student_at_teacher: Floats
+
+    def block(self, rows: slice, k: int) -> TopLists:
+        """Some positions, cut to the first `k` columns."""
+        return TopLists(**{name: getattr(self, name)[rows, :k] for name in TopLists.__slots__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupportFeatures:
+    """Features at one K, each (pos,) float64.
+
+    Fields: `disagreement` D = KL(p_T || p_0), both renormalised on the union U, nats (Eq. 9);
+    `compatibility` C, teacher mass on the student's top-K (Eq. 10); `compatibility_lower` C-hat,
+    teacher mass on the intersection (Eq. 17), C-hat <= C; `overlap` |intersection| / K; `jaccard`
+    |intersection| / |union|; `shared_teacher_mass` teacher mass on the intersection; `bc_union`
+    Bhattacharyya coefficient of the two renormalised distributions on U, 1 when they agree.
+    """
+
+    disagreement: Floats
+    compatibility: Floats
+    compatibility_lower: Floats
+    overlap: Floats
+    jaccard: Floats
+    shared_teacher_mass: Floats
+    bc_union: Floats
+
+
+def support_features(lists: TopLists, k: int) -> SupportFeatures:
+    """Features of every position at support size `k`.
+
+    Raises InputError for a `k` beyond the lists.
+    """
+    stored = lists.student_ids.shape[1]
+    if not 1 <= k <= stored:
+        raise InputError(
+            where="--top-k",
+            expected=f"a support size from 1 to {stored}, the run's --top-k",
+            got=str(k),
+            fix="choose a smaller one, or rescore with a larger --top-k",
+        )
+    count = len(lists.student_ids)
+    blocks = [
+        _features(lists.block(slice(start, start + BLOCK), k), k)
+        for start in range(0, count, BLOCK)
+    ]
+    return SupportFeatures(
+        **{
+            name: np.concatenate([getattr(block, name) for block in blocks])
+            for name in SupportFeatures.__slots__
+        }
+    )
+
+
+def _features(lists: TopLists, k: int) -> SupportFeatures:
+    same = lists.student_ids[:, :, None] == lists.teacher_ids[:, None, :]  # (pos, k, k)
+    student_shared = same.any(axis=2)  # (pos, k): which of the student's the teacher has too
+    teacher_new = ~same.any(axis=1)  # (pos, k): which of the teacher's the student lacks
+    shared = student_shared.sum(axis=1)
+    in_union = np.concatenate([np.ones_like(student_shared), teacher_new], axis=1)  # (pos, 2k)
+    log_t = np.concatenate([lists.teacher_at_student, lists.teacher_logprob], axis=1)
+    log_s = np.concatenate([lists.student_logprob, lists.student_at_teacher], axis=1)
+    p_t, log_p_t = _renormalized(log_t, in_union)
+    p_s, log_p_s = _renormalized(log_s, in_union)
+    ratio = np.where(in_union, log_p_t - log_p_s, 0.0)
+    mass = np.exp(lists.teacher_at_student)
+    shared_mass = np.where(student_shared, mass, 0.0).sum(axis=1)
+    return SupportFeatures(
+        disagreement=(p_t * ratio).sum(axis=1),
+        compatibility=mass.sum(axis=1),
+        compatibility_lower=shared_mass,
+        overlap=shared / k,
+        jaccard=shared / (2 * k - shared),
+        shared_teacher_mass=shared_mass,
+        bc_union=np.sqrt(p_t * p_s).sum(axis=1),
+    )
+
+
+def _renormalized(logprob: Floats, members: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Probabilities and log-probabilities (pos, 2k) that sum to one over `members`."""
+    masked = np.where(members, logprob, -np.inf)
+    top = masked.max(axis=1, keepdims=True)
+    weight = np.exp(masked - top)
+    total = weight.sum(axis=1, keepdims=True)
+    return weight / total, logprob - top - np.log(total)

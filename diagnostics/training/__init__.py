@@ -1,0 +1,1 @@
+"""Masked on-policy distillation: rollout batch in, per-position mask out, loss."""

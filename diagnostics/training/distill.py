@@ -1,0 +1,284 @@
+"""Masked reverse-KL on-policy distillation (paper, section 4.1, Eq. 6-7): one small loop.
+
+Each step: fresh rollouts of the current student, hidden states of both models, a mask, then
+
+    loss = mean over kept positions of KL(p_theta || p_T), nats,
+
+and one AdamW step. Prompts, their order and the sampling seeds depend on `seed` alone, so all arms
+of an experiment see the same prompts. Some prompts are set aside: their rollouts by theta_0 are
+frozen and give the held-out KL(p_T || p_theta) of the log. Not covered: several devices, adapters,
+resuming; a library trainer is to take this loop's place behind the seam in `masks`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from diagnostics.bank.prompts import Prompt
+from diagnostics.bank.sample import Samples, encode_prompt, sample_batch
+from diagnostics.errors import InputError
+from diagnostics.files import write_json, write_text
+from diagnostics.models.files import ModelFiles, check_shared_vocabulary, require_tokenizer
+from diagnostics.models.weights import Dtype, final_hidden, load_weights, project
+from diagnostics.progress import bar
+from diagnostics.scoring.divergence import chunked, distribution, kl_divergence
+from diagnostics.scoring.hidden import Context, hidden_states
+from diagnostics.statistics.selectors import Selector, check_budget
+from diagnostics.training.masks import BatchStates, batch_mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """One arm. `budget` is the kept share of positions, `top_k` the support of D and C."""
+
+    selector: Selector = "full"
+    budget: float = 1.0
+    steps: int = 30
+    rollouts_per_step: int = 32
+    max_new_tokens: int = 192
+    temperature: float = 1.0
+    learning_rate: float = 1e-3
+    top_k: int = 16
+    seed: int = 0
+    held_out: int = 16
+    held_out_every: int = 10
+    dtype: Dtype = "float32"
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Student (trained) and teacher (frozen) with the student's tokenizer."""
+
+    student: PreTrainedModel
+    teacher: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def reverse_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """KL(p_theta || p_T) at each position, (pos,) nats, for logits (pos, vocab) (Eq. 6)."""
+    log_s = torch.log_softmax(student_logits, dim=1)
+    log_t = torch.log_softmax(teacher_logits, dim=1)
+    return (log_s.exp() * (log_s - log_t)).sum(dim=1)
+
+
+def distill(
+    student: ModelFiles,
+    teacher: ModelFiles,
+    prompts: Sequence[Prompt],
+    settings: TrainSettings,
+    out: Path,
+) -> list[dict[str, Any]]:
+    """Trains one arm, saves its checkpoint to `out` and returns the log, one entry a step.
+
+    Raises InputError before weights are loaded for a bad budget, vocabularies that differ, too few
+    prompts or an `out` in use; during training when the loss is not finite.
+    """
+    check_budget(settings.budget)
+    check_shared_vocabulary(teacher, student)
+    _check_room(out, prompts, settings)
+    tokenizer = require_tokenizer(student)
+    pair = _Pair(
+        student=load_weights(student, settings.dtype, settings.device),
+        teacher=load_weights(teacher, settings.dtype, settings.device),
+        tokenizer=tokenizer,
+    )
+    encoded = [encode_prompt(prompt.text, tokenizer) for prompt in prompts]
+    held_out = _frozen(pair, encoded[: settings.held_out], settings)
+    targets = hidden_states(pair.teacher, held_out, 8192)
+    optimizer = torch.optim.AdamW(
+        pair.student.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
+    )
+    log: list[dict[str, Any]] = []
+    title = f"training {settings.selector}"
+    with bar(title, settings.steps) as advance:
+        order = _prompt_batches(encoded[settings.held_out :], settings)
+        for step in range(settings.steps):
+            entry: dict[str, Any] = {"step": step}
+            if step % settings.held_out_every == 0:
+                entry["held_out_kl"] = held_out_kl(pair, held_out, targets)
+            indices, seed = next(order)
+            samples = _rollouts(pair, [encoded[i] for i in indices], settings, seed)
+            entry |= _update(pair, samples, [f"{step}:{i}" for i in indices], settings, optimizer)
+            log.append(entry)
+            advance(1)
+    log.append({"step": settings.steps, "held_out_kl": held_out_kl(pair, held_out, targets)})
+    _save(pair, student, settings, log, out)
+    return log
+
+
+def _update(
+    pair: _Pair,
+    samples: Samples,
+    names: Sequence[str],
+    settings: TrainSettings,
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, Any]:
+    """One step on one rollout batch; returns what the log keeps of it."""
+    states = _batch_states(pair, samples, names)
+    selection = batch_mask(
+        states, settings.selector, settings.budget, settings.top_k, settings.seed
+    )
+    kept = torch.from_numpy(selection.mask).to(states.student.device)
+    teacher_logits = project(states.teacher[kept], states.teacher_head)
+    losses = reverse_kl(project(states.student[kept], states.student_head), teacher_logits)
+    loss = losses.mean()
+    if not bool(torch.isfinite(loss)):
+        raise InputError(
+            where=f"training {settings.selector}, rollouts {names[0]} to {names[-1]}",
+            expected="a finite loss",
+            got=str(loss.item()),
+            fix="lower --learning-rate, or train in float32",
+        )
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(pair.student.parameters(), 1.0)
+    optimizer.step()
+    return {
+        "loss": loss.item(),
+        "kept": int(kept.sum()),
+        "keep": float(kept.float().mean()),
+        "tied_share": selection.tied_share,
+        "mean_length": float(samples.valid.sum(dim=1).float().mean()),
+    }
+
+
+def _batch_states(pair: _Pair, samples: Samples, names: Sequence[str]) -> BatchStates:
+    """Hidden states of both models at the batch's valid positions; the student's with gradient."""
+    device = pair.student.device
+    width = max(len(p) for p in samples.prompt_ids)
+    rows, length = samples.response_ids.shape
+    ids = torch.zeros(rows, width + length, dtype=torch.int64)
+    attention = torch.zeros_like(ids)
+    reads = torch.zeros(rows, width + length, dtype=torch.bool)  # states that predict a response
+    for row, prompt in enumerate(samples.prompt_ids):
+        kept = int(samples.valid[row].sum())
+        end = len(prompt) + kept
+        ids[row, : len(prompt)] = prompt
+        ids[row, len(prompt) : end] = samples.response_ids[row, :kept]
+        attention[row, :end] = 1
+        reads[row, len(prompt) - 1 : end - 1] = True
+    ids, attention, reads = ids.to(device), attention.to(device), reads.to(device)
+    with torch.no_grad():
+        teacher = final_hidden(pair.teacher, ids, attention)[reads]
+    student = final_hidden(pair.student, ids, attention)[reads]
+    lengths = samples.valid.sum(dim=1).tolist()
+    return BatchStates(
+        student=student,
+        teacher=teacher,
+        student_head=pair.student.get_output_embeddings().weight,
+        teacher_head=pair.teacher.get_output_embeddings().weight,
+        context=[name for name, n in zip(names, lengths, strict=True) for _ in range(n)],
+        position=[t for n in lengths for t in range(n)],
+    )
+
+
+def _prompt_batches(
+    encoded: Sequence[list[int]], settings: TrainSettings
+) -> Iterator[tuple[list[int], int]]:
+    """Endless (prompt indices, sampling seed): prompts shuffled, none twice before all once."""
+    rng = random.Random(settings.seed)
+    first = settings.held_out
+    waiting: list[int] = []
+    while True:
+        while len(waiting) < settings.rollouts_per_step:
+            fresh = list(range(first, first + len(encoded)))
+            rng.shuffle(fresh)
+            waiting += fresh
+        batch = [waiting.pop(0) for _ in range(settings.rollouts_per_step)]
+        yield batch, rng.getrandbits(62)
+
+
+def _rollouts(
+    pair: _Pair, prompts: Sequence[list[int]], settings: TrainSettings, seed: int
+) -> Samples:
+    end, pad = pair.tokenizer.eos_token_id, pair.tokenizer.pad_token_id
+    return sample_batch(
+        pair.student,
+        prompts,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        seed=seed,
+        end=end,
+        pad=end if pad is None else pad,
+    )
+
+
+def _frozen(pair: _Pair, prompts: Sequence[list[int]], settings: TrainSettings) -> list[Context]:
+    """Rollouts of theta_0 on the prompts that training never sees."""
+    samples = _rollouts(pair, prompts, settings, settings.seed)
+    contexts = []
+    for row, prompt in enumerate(samples.prompt_ids):
+        kept = int(samples.valid[row].sum())
+        contexts.append(
+            Context(
+                prompt=prompt.numpy().astype(np.int32),
+                response=samples.response_ids[row, :kept].numpy().astype(np.int32),
+                valid=np.ones(kept, dtype=bool),
+            )
+        )
+    return contexts
+
+
+@torch.no_grad()
+def held_out_kl(pair: _Pair, contexts: Sequence[Context], targets: Sequence[Tensor]) -> float:
+    """Mean KL(p_T || p_theta), nats, over frozen contexts; `targets`: teacher's states."""
+    states = torch.cat(hidden_states(pair.student, contexts, 8192))
+    student_head = pair.student.get_output_embeddings().weight
+    teacher_head = pair.teacher.get_output_embeddings().weight
+    values = [
+        kl_divergence(
+            distribution(project(t, teacher_head)), distribution(project(s, student_head))
+        )
+        for t, s in zip(chunked(torch.cat(list(targets))), chunked(states), strict=True)
+    ]
+    return float(torch.cat(values).mean())
+
+
+def _check_room(out: Path, prompts: Sequence[Prompt], settings: TrainSettings) -> None:
+    if len(prompts) < settings.held_out + settings.rollouts_per_step:
+        raise InputError(
+            where="--prompts",
+            expected=f"at least {settings.held_out} held-out prompts and one batch of "
+            f"{settings.rollouts_per_step}",
+            got=f"{len(prompts)} prompts",
+            fix="give more prompts or smaller batches",
+        )
+    if out.exists() and any(out.iterdir()):
+        raise InputError(
+            where=str(out),
+            expected="a new or empty folder",
+            got="files",
+            fix="choose another --out",
+        )
+
+
+def _save(
+    pair: _Pair,
+    student: ModelFiles,
+    settings: TrainSettings,
+    log: Sequence[dict[str, Any]],
+    out: Path,
+) -> None:
+    """Writes weights (in the dtype the student has on disk), settings and log; whole or not."""
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    stored = student.config.get_text_config().dtype or torch.float32
+    pair.student.to(stored).save_pretrained(partial)
+    pair.tokenizer.save_pretrained(partial)
+    write_json(partial / "training_settings.json", asdict(settings))
+    write_text(partial / "training_log.jsonl", "".join(json.dumps(e) + "\n" for e in log))
+    if out.exists():
+        out.rmdir()
+    partial.rename(out)
