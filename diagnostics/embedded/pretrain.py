@@ -26,7 +26,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from diagnostics.embedded.problems import Sheet, count_right, sheets
+from diagnostics.embedded.evaluate import accuracy
+from diagnostics.embedded.problems import Sheet, sheets
 
 VOCABULARY = 2048
 TOKENIZER_SHEETS = 20_000
@@ -64,7 +65,8 @@ RECIPES = {
         hidden=256, layers=5, heads=4, kv_heads=2, head_dim=64, intermediate=768, steps=1000, seed=2
     ),
 }
-TOKENIZER_SEED, EVALUATION_SEED = 0, 3
+TOKENIZER_SEED, HELD_OUT_SEED = 0, 3
+HELD_OUT_SHEETS = 128
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
@@ -211,39 +213,13 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
 
 
 @torch.no_grad()
-def held_out_loss(folder: Path, count: int = 128) -> float:
+def held_out_loss(folder: Path) -> float:
     """Mean cross-entropy (nats a solution token) of a saved model on held-out sheets."""
     model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    stream = sheets(EVALUATION_SEED, held_out=True)
-    rows = [encode(next(stream), tokenizer) for _ in range(count)]
-    ids, labels = collate(rows, tokenizer.pad_token_id)
+    stream = islice(sheets(HELD_OUT_SEED, held_out=True), HELD_OUT_SHEETS)
+    ids, labels = collate([encode(sheet, tokenizer) for sheet in stream], tokenizer.pad_token_id)
     return float(solution_loss(model.eval(), ids, labels))
-
-
-@torch.no_grad()
-def accuracy(folder: Path, *, count: int = 100, batch: int = 50) -> float:
-    """Share of held-out problems answered right by greedy decoding."""
-    model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
-    stream = sheets(EVALUATION_SEED, held_out=True)
-    chosen = [next(stream) for _ in range(count)]
-    right = total = 0
-    for start in range(0, count, batch):
-        group = chosen[start : start + batch]
-        inputs = tokenizer([s.prompt for s in group], return_tensors="pt", padding=True)
-        ids = model.generate(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=450,
-            do_sample=False,
-        )
-        texts = tokenizer.batch_decode(
-            ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-        right += sum(count_right(text, s.answers) for text, s in zip(texts, group, strict=True))
-        total += sum(len(s.answers) for s in group)
-    return right / total
 
 
 def main() -> None:
@@ -259,7 +235,7 @@ def main() -> None:
         folder = options.out / name
         log[name] = train(RECIPES[name], tokenizer, folder)
         log[name]["held_out_loss"] = held_out_loss(folder)
-        log[name]["held_out_accuracy"] = accuracy(folder)
+        log[name]["held_out_accuracy"] = accuracy(folder).share
         log_file.write_text(json.dumps(log, indent=2) + "\n")
         print(json.dumps(log[name], indent=2), flush=True)
 

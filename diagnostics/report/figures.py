@@ -38,6 +38,7 @@ INKED = (
     "axes.edgecolor",
 )
 CELLS = 36
+TENTHS = tuple(i / 10 for i in range(1, 10))
 INK = "#0a0b0c"  # replaced by currentColor in the page, so that text follows light and dark
 
 Draw = Callable[[Results], Figure]
@@ -46,7 +47,7 @@ Draw = Callable[[Results], Figure]
 def figure2(results: Results) -> Figure:
     """Gain over D^L and D^I (A), and both on the entropy-KL plane (B, C), first checkpoint."""
     frame, counts = focus(results)
-    figure, axes = _canvas(3, 2.5)
+    figure, axes = _canvas(3, 2.8)
     _gain_curves(axes[0], frame, counts)
     for axis, column, symbol, color in (
         (axes[1], "learnable", "$D^L$", LEARNABLE),
@@ -60,7 +61,7 @@ def figure2(results: Results) -> Figure:
 
 def figure3(results: Results) -> Figure:
     """Coefficients by K (A), gain of kinds of Q3 positions (B), high-low support gaps (C)."""
-    figure, axes = _canvas(3, 2.6)
+    figure, axes = _canvas(3, 3.0)
     _coefficients(axes[0], results.tables["table09"])
     _q3_kinds(axes[1], results)
     _gaps(axes[2], results.tables["table01"])
@@ -106,13 +107,17 @@ def _zero_line(axis: Axes, *, vertical: bool = False) -> None:
     draw(0, color=NEUTRAL, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
 
 
+def _legend_below(axis: Axes) -> None:
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.0)
+
+
 def _gain_curves(axis: Axes, frame: pd.DataFrame, counts: Floats) -> None:
     everywhere = np.ones(len(frame), dtype=bool)
     for column, label, color in (
         ("learnable", "$D^L$", LEARNABLE),
         ("incompatible", "$D^I$", INCOMPATIBLE),
     ):
-        table = bucket_means(frame, column, counts, buckets=10, scope=everywhere)
+        table = bucket_means(frame, column, counts, edges=TENTHS, scope=everywhere)
         axis.plot(table[column], table["gain"], marker="o", color=color, label=label)
         axis.fill_between(
             table[column],
@@ -123,9 +128,9 @@ def _gain_curves(axis: Axes, frame: pd.DataFrame, counts: Floats) -> None:
             linewidth=0,
         )
     _zero_line(axis)
-    axis.set(xlabel="mean score of a tenth of positions", ylabel="mean gain (nats)")
+    axis.set(xlabel="score, in tenths of its range", ylabel="mean gain (nats)")
     axis.set_title("A  Gain by score")
-    axis.legend()
+    _legend_below(axis)
 
 
 def _plane(
@@ -144,10 +149,7 @@ def _plane(
     q3 = frame["quadrant"] == 3
     right, bottom = frame.loc[q3, "entropy"].max(), frame.loc[q3, "kl_0"].min()
     axis.plot([0, right, right], [bottom, bottom, kl.max()], color=INK, linewidth=0.8)
-    share = float(q3.mean())
-    axis.annotate(
-        f"Q3 {share:.1%}", (right, kl.max()), xytext=(3, -6), textcoords="offset points", fontsize=7
-    )
+    axis.annotate("Q3", (0, bottom), xytext=(2, -9), textcoords="offset points", fontsize=7.5)
     axis.set(xlabel="student entropy $H$ (nats)", ylabel="$KL_0$ (nats)")
     figure.colorbar(mesh, ax=axis, label=f"mean {symbol}", shrink=0.9, aspect=25)
 
@@ -158,15 +160,15 @@ def _coefficients(axis: Axes, table: pd.DataFrame) -> None:
     rows = rows[(rows["run"] == first["run"]) & (rows["checkpoint"] == first["checkpoint"])]
     x = np.arange(len(rows), dtype=np.float64)
     for name, label, color, shift in (
-        ("beta_l", r"$\beta_L$ (learnable)", LEARNABLE, -0.1),
-        ("beta_i", r"$\beta_I$ (incompatible)", INCOMPATIBLE, 0.1),
+        ("beta_l", r"$\beta_L$", LEARNABLE, -0.1),
+        ("beta_i", r"$\beta_I$", INCOMPATIBLE, 0.1),
     ):
         _points(axis, x + shift, rows, name, color, label)
     _zero_line(axis)
     axis.set_xticks(x, [f"K={k}" for k in rows["top_k"]])
     axis.set(ylabel="gain per SD (nats)", xlim=(-0.5, len(rows) - 0.5))
     axis.set_title("A  Coefficients")
-    axis.legend(loc="best")
+    _legend_below(axis)
 
 
 def _points(
@@ -188,13 +190,17 @@ def _q3_kinds(axis: Axes, results: Results) -> None:
         x = np.arange(len(kinds)) + (index - (len(names) - 1) / 2) * 0.2
         middle = [m.estimate for m in means]
         errors = [[m.estimate - m.low for m in means], [m.high - m.estimate for m in means]]
-        color = CHECKPOINT_COLORS[index % len(CHECKPOINT_COLORS)]
+        color = _checkpoint_color(index)
         axis.errorbar(x, middle, yerr=errors, fmt="o", color=color, label=name)
     _zero_line(axis)
     axis.set_xticks(range(len(kinds)), kinds)
     axis.set(ylabel="mean gain in Q3 (nats)", xlim=(-0.5, len(kinds) - 0.5))
     axis.set_title("B  Kinds of Q3 positions")
-    axis.legend()
+    _legend_below(axis)
+
+
+def _checkpoint_color(index: int) -> str:
+    return CHECKPOINT_COLORS[index % len(CHECKPOINT_COLORS)]
 
 
 def q3_kinds(frame: pd.DataFrame) -> tuple[NDArray[np.bool_], ...]:
@@ -210,14 +216,12 @@ def _gaps(axis: Axes, table: pd.DataFrame) -> None:
     rows = table.iloc[::-1]
     y = np.arange(len(rows))
     names = list(dict.fromkeys(table["checkpoint"]))
-    colors = [
-        CHECKPOINT_COLORS[names.index(n) % len(CHECKPOINT_COLORS)] for n in rows["checkpoint"]
-    ]
+    colors = [_checkpoint_color(names.index(n)) for n in rows["checkpoint"]]
     for place, (_, row), color in zip(y, rows.iterrows(), colors, strict=True):
         axis.plot([row["gap_low"], row["gap_high"]], [place, place], color=color)
         axis.plot(row["gap"], place, "o", color=color)
     _zero_line(axis, vertical=True)
     labels = [f"{n}, K={k}" for n, k in zip(rows["checkpoint"], rows["top_k"], strict=True)]
     axis.set_yticks(y, labels)
-    axis.set(xlabel="high − low gain gap in Q3 (nats)")
-    axis.set_title("C  Support gap", x=0)
+    axis.set(xlabel="high − low gap in Q3 (nats)")
+    axis.set_title("C  Support gap")

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jinja2
-import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from diagnostics import __version__
 from diagnostics.report.analysis import ANSWER_BUDGET, Answer, Results
@@ -36,12 +35,13 @@ QUESTIONS = {
 }
 OUTCOME_NAMES = {"gain": "absolute gain", "gain_rel": "relative gain"}
 VERDICTS = {"yes": "Yes", "no": "No", "unclear": "Not clear"}
+LONG = 20  # rows; a longer table is folded
 FIGURE_TEXT = {
     "figure2": (
         "Figure 2: local-support decomposition",
-        "A: mean gain of tenths of the positions, ordered by D^L (blue) and by D^I (vermilion), "
-        "with 95 % bands. B and C: mean D^L and D^I in cells of the entropy–KL plane; the outlined "
-        "corner is Q3. First checkpoint of the first run.",
+        "A: mean gain of positions by their D^L (blue) and D^I (vermilion), in tenths of the "
+        "range, with 95 % bands. B and C: mean D^L and D^I in cells of the entropy–KL plane; the "
+        "outlined corner is Q3. First checkpoint of the first run.",
         "If the blue curve rises above the vermilion one, disagreement inside the student's "
         "support is where gain is. In B and C a corner of Q3 that is dark in both "
         "says that raw KL mixes the two kinds there.",
@@ -78,6 +78,7 @@ def render_page(results: Results, svgs: dict[str, str]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     checkpoints = list(dict.fromkeys((a.run, a.checkpoint) for a in results.answers))
+    environment.filters["symbols"] = symbols
     return environment.get_template("report.html.j2").render(
         version=__version__,
         settings=results.settings,
@@ -87,12 +88,19 @@ def render_page(results: Results, svgs: dict[str, str]) -> str:
         lead_name=" / ".join(checkpoints[0]),
         others=[_short_answers(results, *who) for who in checkpoints[1:]],
         questions=[QUESTIONS[key][1] for key in QUESTIONS],
-        tables=[_table(name, results.tables[name]) for name in VIEWS],
+        tables=[_table(name, results) for name in VIEWS],
         figures=[
             {"name": n, "svg": inline_svg(svgs[n], n), "title": t, "caption": c, "reading": r}
             for n, (t, c, r) in FIGURE_TEXT.items()
         ],
     )
+
+
+def symbols(text: str) -> Markup:
+    """Escaped text with the project's symbols set properly: D^L, β_L, H̃_T, top-level only."""
+    safe = str(escape(text))
+    safe = re.sub(r"(?<=D)\^([LI])", r"<sup>\1</sup>", safe)
+    return Markup(re.sub(r"(?<=[β\u0303])_([LIT])", r"<sub>\1</sub>", safe))
 
 
 def inline_svg(svg: str, name: str) -> Markup:
@@ -108,7 +116,9 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     first = inventory.iloc[0]
     quadrant = results.tables["quadrants"]
     q3 = quadrant[quadrant["quadrant"] == 3]["share"].iloc[0]
+    gain = results.tables["checkpoints"].iloc[0]
     return [
+        ("mean gain, nats", number(gain["gain"])),
         ("contexts", f"{first['n_contexts']:,}"),
         ("prompts (clusters)", f"{first['n_prompts']:,}"),
         ("positions", f"{first['n_positions']:,}"),
@@ -162,14 +172,21 @@ def _reply(answer: Answer) -> _Reply:
     )
 
 
-def _table(name: str, frame: pd.DataFrame) -> dict[str, Any]:
-    view = VIEWS[name]
-    paper = paper_table(name)
+def _table(name: str, results: Results) -> dict[str, Any]:
+    """A table as shown: a long one opens with the first checkpoint at the main K."""
+    view, frame, paper = VIEWS[name], results.tables[name], paper_table(name)
+    lead = frame
+    if len(frame) > LONG:
+        lead = frame[frame["top_k"] == results.settings.top_k]
+        if "checkpoint" in frame:
+            lead = lead[(lead["run"] == lead["run"].iloc[0])]
+            lead = lead[lead["checkpoint"] == lead["checkpoint"].iloc[0]]
     return {
         "name": name,
         "title": view.title,
         "caption": view.caption,
-        "rows": cells(frame, view.columns),
+        "rows": cells(lead, view.columns),
+        "all_rows": cells(frame, view.columns) if len(lead) < len(frame) else None,
         "texts": [c.heading for c in view.columns if c.kind == "text"],
         "paper": None if paper is None else cells(paper, PAPER_COLUMNS[name]),
     }

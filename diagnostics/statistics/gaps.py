@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -159,22 +160,25 @@ def bucket_means(
     counts: Floats,
     *,
     buckets: int = 4,
+    edges: Sequence[float] | None = None,
     outcome: Outcome = "gain",
     scope: NDArray[np.bool_] | None = None,
 ) -> pd.DataFrame:
-    """Mean gain in quantile buckets of `column`, inside Q3 unless `scope` (pos,) is given.
+    """Mean gain in buckets of `column`, inside Q3 unless `scope` (pos,) is given.
 
-    One row a bucket that has positions: bucket (1 is lowest), n, mean of the column, gain,
-    gain_low, gain_high. Equal values stay together, so buckets of a tied column differ in size.
+    The cuts are quantiles, or the inner `edges`; a value on a cut falls below it. One row a bucket
+    that has positions: bucket (1 is lowest), n, mean of the column, gain, gain_low, gain_high.
+    Equal values stay together, so quantile buckets of a tied column differ in size.
     """
     rows = in_q3(frame) if scope is None else scope
     clusters = prompt_clusters(frame)
     values = frame[column].to_numpy(dtype=np.float64)
-    edges = np.quantile(values[rows], np.linspace(0, 1, buckets + 1)[1:-1])
-    bucket = np.searchsorted(edges, values, side="left")
+    if edges is None:
+        edges = np.quantile(values[rows], np.linspace(0, 1, buckets + 1)[1:-1]).tolist()
+    bucket = np.searchsorted(np.asarray(edges), values, side="left")
     gain = frame[outcome].to_numpy(dtype=np.float64)
     table = []
-    for index in range(buckets):
+    for index in range(len(edges) + 1):
         mask = rows & (bucket == index)
         if mask.any():
             sums = clusters.sums(np.where(mask, gain, 0.0))

@@ -6,7 +6,8 @@ checkpoint. The column list below is schema, validator and documentation at once
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -111,6 +112,25 @@ def to_arrow(frame: pd.DataFrame, run: Run, k: int) -> pa.Table:
     return conform(table, TOKEN_COLUMNS, "token table")
 
 
+def derived(raw: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The columns that depend on a population: normalised signals, D^L, D^I and quadrants.
+
+    `raw` holds the raw signals (pos,) of that population, by column name.
+    """
+    disagreement = norm(np.asarray(raw["disagreement"]))
+    compatibility = norm(np.asarray(raw["compatibility"]))
+    learnable = disagreement * compatibility
+    return {
+        "disagreement_norm": disagreement,
+        "compatibility_norm": compatibility,
+        "entropy_norm": norm(np.asarray(raw["entropy"])),
+        "teacher_entropy_norm": norm(np.asarray(raw["teacher_entropy"])),
+        "learnable": learnable,
+        "incompatible": disagreement - learnable,
+        "quadrant": quadrants(np.asarray(raw["entropy"]), np.asarray(raw["kl_0"])),
+    }
+
+
 def relative_position(context: NDArray[np.int32]) -> NDArray[np.float64]:
     """t / (T - 1) of each row, (pos,), for rows grouped by `context` (pos,); 0 where T = 1."""
     starts = np.flatnonzero(np.r_[True, context[1:] != context[:-1]])
@@ -122,7 +142,7 @@ def relative_position(context: NDArray[np.int32]) -> NDArray[np.float64]:
 
 def _before_training(
     run: Run, teacher: TeacherScores, start: StudentScores, k: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The columns that know teacher and theta_0 only."""
     context_ids, prompt_ids = run.contexts()
     lists = TopLists(
@@ -134,9 +154,7 @@ def _before_training(
         student_at_teacher=start.logprob_at_teacher,
     )
     support = support_features(lists, k)
-    disagreement, compatibility = norm(support.disagreement), norm(support.compatibility)
-    learnable = disagreement * compatibility
-    return {
+    columns: dict[str, Any] = {
         "context_id": pd.Categorical.from_codes(teacher.context, context_ids),
         "prompt_id": _labels(prompt_ids, teacher.context),
         "position": teacher.position,
@@ -146,15 +164,9 @@ def _before_training(
         "entropy": start.entropy,
         "teacher_entropy": teacher.entropy,
         **{name: getattr(support, name) for name in type(support).__slots__},
-        "disagreement_norm": disagreement,
-        "compatibility_norm": compatibility,
-        "entropy_norm": norm(start.entropy),
-        "teacher_entropy_norm": norm(teacher.entropy),
-        "learnable": learnable,
-        "incompatible": disagreement - learnable,
-        "quadrant": quadrants(start.entropy, start.kl),
         "relative_position": relative_position(teacher.context),
     }
+    return columns | derived(columns)
 
 
 def _labels(values: Sequence[str], codes: NDArray[np.int32]) -> pd.Categorical:

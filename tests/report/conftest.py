@@ -1,0 +1,13 @@
+"""Fixtures of the report's tests."""
+
+from __future__ import annotations
+
+import pytest
+from run_on_disk import write_run
+
+from diagnostics.scoring.run import Run
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return write_run(tmp_path_factory.mktemp("run"))

@@ -1,0 +1,233 @@
+"""A report says what its tables say, in the contract's columns, on a page that loads nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from run_on_disk import write_run
+
+from diagnostics.errors import InputError
+from diagnostics.report.analysis import ReportSettings, Results, analyse, check_definitions
+from diagnostics.report.figures import figure2, figure3, figure_style
+from diagnostics.report.page import symbols
+from diagnostics.report.paper import paper_table
+from diagnostics.report.views import number
+from diagnostics.report.write import write_report
+from diagnostics.scoring.run import Run
+from diagnostics.statistics.bootstrap import Interval
+
+SETTINGS = ReportSettings(top_k=4, draws=200, seed=3)
+
+# CONTRACT.md, "Table columns", written out.
+CONTRACT_COLUMNS = {
+    "table01": "top_k n_contexts n_positions n_q3 gap gap_low gap_high matched_gap "
+    "matched_gap_low matched_gap_high",
+    "table05": "n_contexts n_prompts n_positions use",
+    "table06": "top_k proxy n_positions gap gap_low gap_high tied_share",
+    "table08": "top_k selector budget n_kept gain gain_low gain_high gain_per_keep q3_share "
+    "entropy_norm disagreement_norm compatibility_norm tied_share",
+    "table09": "top_k scope n_positions n_q3 beta_l beta_i gap gap_low gap_high "
+    "delta_r2_decomposed delta_r2_compatibility",
+}
+
+
+@pytest.fixture(scope="module")
+def results(small_run: Run) -> Results:
+    return analyse([small_run], SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def folder(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    write_report([small_run], out, SETTINGS)
+    return out
+
+
+@pytest.mark.parametrize("name", CONTRACT_COLUMNS)
+def test_csv_has_the_contracts_columns_with_run_and_checkpoint_first(
+    folder: Path, name: str
+) -> None:
+    table = pd.read_csv(folder / "tables" / f"{name}.csv")
+    wanted = CONTRACT_COLUMNS[name].split()
+    assert list(table.columns[: 2 + len(wanted)])[:2] == ["run", "checkpoint"]
+    assert set(wanted) <= set(table.columns)
+    assert not table[wanted].isna().any().any()
+
+
+@pytest.mark.parametrize("name", CONTRACT_COLUMNS)
+def test_every_table_has_its_twins(folder: Path, name: str) -> None:
+    rows = len(pd.read_csv(folder / "tables" / f"{name}.csv"))
+    markdown = (folder / "tables" / f"{name}.md").read_text()
+    latex = (folder / "tables" / f"{name}.tex").read_text()
+    assert sum(line.startswith("| ") for line in markdown.splitlines()) == rows + 1
+    assert latex.count(r"\\") == rows + 1
+    assert r"\toprule" in latex
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf"])
+@pytest.mark.parametrize("name", ["figure2", "figure3"])
+def test_figures_are_written(folder: Path, name: str, suffix: str) -> None:
+    start = (folder / "figures" / f"{name}.{suffix}").read_bytes()[:4]
+    assert start == {"png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
+
+
+def test_results_json_holds_the_csv_numbers_and_their_origin(folder: Path) -> None:
+    record = json.loads((folder / "results.json").read_text())
+    assert (record["definitions"], record["seed"], record["draws"]) == ("paper", 3, 200)
+    assert record["runs"][0]["bank_digest"] == "b" * 64
+    assert len(record["runs"][0]["run_digest"]) == 64
+    for name in CONTRACT_COLUMNS:
+        stored = pd.DataFrame(record["tables"][name])
+        written = pd.read_csv(folder / "tables" / f"{name}.csv")
+        pd.testing.assert_frame_equal(stored, written, check_dtype=False, rtol=1e-12)
+
+
+def test_the_same_report_written_twice_has_the_same_numbers(
+    small_run: Run, folder: Path, tmp_path: Path
+) -> None:
+    write_report([small_run], tmp_path, SETTINGS)
+    assert (tmp_path / "results.json").read_text() == (folder / "results.json").read_text()
+
+
+def test_page_loads_nothing_and_runs_nothing(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert "<script" not in page
+    targets = re.findall(r'(?:src|href)="([^"]*)"', page) + re.findall(r"url\(([^)]*)\)", page)
+    assert targets
+    assert all(target.startswith(("#", "data:")) for target in targets)
+
+
+def test_names_in_the_page_are_never_markup(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", name="<img src=x>&", prompts=6)
+    write_report([run], tmp_path / "report", SETTINGS)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "<img" not in page
+    assert "&lt;img src=x&gt;&amp;" in page
+
+
+def test_answers_say_what_their_intervals_say(results: Results) -> None:
+    table = results.tables["table09"]
+    row = table[(table.checkpoint == "one") & (table.scope == "all") & (table.top_k == 4)].iloc[0]
+    for outcome, suffix in (("gain", ""), ("gain_rel", "_rel")):
+        answer = next(
+            a
+            for a in results.answers
+            if (a.checkpoint, a.question, a.outcome) == ("one", "beta", outcome)
+        )
+        assert answer.value.estimate == pytest.approx(row[f"gap{suffix}"], rel=1e-12)
+        assert answer.value.low == pytest.approx(row[f"gap_low{suffix}"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.1, 0.2, "yes"), (-0.2, -0.1, "no"), (-0.1, 0.1, "unclear"), (np.nan, np.nan, "unclear")],
+)
+def test_a_verdict_needs_an_interval_on_one_side_of_zero(
+    low: float, high: float, verdict: str
+) -> None:
+    assert Interval(0.0, low, high).verdict() == verdict
+
+
+def test_checkpoint_gain_is_the_difference_of_mean_kls(results: Results) -> None:
+    table = results.tables["checkpoints"]
+    assert np.allclose(table["gain"], table["kl_0"] - table["kl"], atol=1e-12)
+
+
+def test_quadrant_shares_add_up(results: Results) -> None:
+    shares = results.tables["quadrants"].groupby("checkpoint")["share"].sum()
+    assert np.allclose(shares, 1.0)
+
+
+def test_figure2a_shows_mean_gain_of_each_tenth(results: Results) -> None:
+    with figure_style():
+        axis = figure2(results).axes[0]
+    frame = results.tokens[results.tokens["checkpoint"] == "one"]
+    for line, column in zip(axis.get_lines()[:2], ("learnable", "incompatible"), strict=True):
+        tenth = np.clip(np.ceil(frame[column] * 10 - 1e-12), 1, 10)
+        expected = frame["gain"].groupby(tenth).mean()
+        assert np.allclose(line.get_ydata(), expected.to_numpy(), atol=1e-12)
+
+
+def test_figure3c_shows_the_gaps_of_table_1(results: Results) -> None:
+    with figure_style():
+        axis = figure3(results).axes[2]
+    drawn = [line.get_xdata()[0] for line in axis.get_lines() if line.get_marker() == "o"]
+    assert np.allclose(drawn, results.tables["table01"]["gap"].to_numpy()[::-1])
+
+
+def test_drawing_leaves_the_callers_matplotlib_alone(results: Results) -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    with figure_style():
+        figure2(results)
+    assert dict(mpl.rcParams) == before
+
+
+def test_papers_table_9_gaps_are_the_difference_of_its_betas() -> None:
+    table = paper_table("table09")
+    assert table is not None
+    assert np.allclose(table["beta_l"] - table["beta_i"], table["gap"], atol=0.0011)
+
+
+def test_papers_table_8_gain_per_keep_is_gain_over_budget() -> None:
+    table = paper_table("table08")
+    assert table is not None
+    ratio = table["gain"] / table["budget"] / table["gain_per_keep"]
+    assert np.allclose(ratio, 1, atol=0.012)  # its gains are rounded to three digits
+
+
+def test_one_prompt_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path, prompts=1)
+    with pytest.raises(InputError, match="expected at least two prompts: one cluster has no inter"):
+        analyse([run], SETTINGS)
+
+
+def test_k_beyond_the_run_is_refused(small_run: Run) -> None:
+    with pytest.raises(
+        InputError, match="expected --top-k from 1 to 8, what the run stored, got 9"
+    ):
+        analyse([small_run], ReportSettings(top_k=9))
+
+
+def test_two_runs_of_one_name_are_refused(small_run: Run) -> None:
+    with pytest.raises(InputError, match="expected runs of different names, got small, small"):
+        analyse([small_run, small_run], SETTINGS)
+
+
+def test_two_runs_stand_side_by_side(small_run: Run, tmp_path: Path) -> None:
+    other = write_run(tmp_path, name="other", seed=1, prompts=8)
+    table = analyse([small_run, other], SETTINGS).tables["table05"]
+    assert list(table["run"]) == ["small", "small", "other", "other"]
+    assert list(table["n_prompts"]) == [24, 24, 8, 8]
+    assert set(table["use"]) == {"boundary only"}
+
+
+def test_definitions_that_are_not_there_are_refused() -> None:
+    message = "expected `paper`, the set that is there so far, got 'released'"
+    with pytest.raises(InputError, match=message):
+        check_definitions("released")
+
+
+def test_symbols_are_set_and_text_is_escaped() -> None:
+    assert symbols("D^L < β_I") == "D<sup>L</sup> &lt; β<sub>I</sub>"
+    assert symbols("table_08 x^L") == "table_08 x^L"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (-0.1234, "−0.123"),
+        (12.3456, "12.346"),
+        (0.00123, "0.00123"),
+        (1e-9, "1.00e−09"),
+    ],
+)
+def test_numbers_have_three_digits_and_a_real_minus(value: float, text: str) -> None:
+    assert number(value) == text
