@@ -27,7 +27,7 @@ app.add_typer(bank_app, name="bank")
 Model = Annotated[str, typer.Option(help="A model folder or Hub id (owner/name@revision).")]
 Prompts = Annotated[str, typer.Option(help="JSONL, CSV or Parquet file, or a Hub dataset.")]
 PromptColumn = Annotated[str, typer.Option(help="The column that holds the prompt.")]
-Seed = Annotated[int, typer.Option(help="Every random choice follows from it.")]
+Seed = Annotated[int, typer.Option(min=0, help="Every random choice follows from it.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 DtypeName = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Temperature = Annotated[float, typer.Option(min=0.01, help="Sampling temperature.")]

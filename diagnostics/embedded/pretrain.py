@@ -59,7 +59,7 @@ class Recipe:
 
 RECIPES = {
     "student": Recipe(
-        hidden=96, layers=3, heads=3, kv_heads=3, head_dim=32, intermediate=288, steps=300, seed=1
+        hidden=96, layers=3, heads=3, kv_heads=3, head_dim=32, intermediate=288, steps=450, seed=1
     ),
     "teacher": Recipe(
         hidden=256, layers=5, heads=4, kv_heads=2, head_dim=64, intermediate=768, steps=1000, seed=2

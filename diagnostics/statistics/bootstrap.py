@@ -49,12 +49,12 @@ def draw_counts(clusters: int, draws: int, seed: int) -> Floats:
 def percentile_interval(estimate: float, draws: Floats) -> Interval:
     """The interval of an estimate from its values (draws,) in the draws.
 
-    None is given when a draw has no value: a side of it was empty.
+    None is given when a draw has no value: a side of it was empty, or a regression singular.
     """
     empty = int(np.count_nonzero(~np.isfinite(draws)))
     if empty:
         return Interval(
-            estimate, np.nan, np.nan, f"{empty} of {len(draws)} draws have an empty side"
+            estimate, np.nan, np.nan, f"{empty} of {len(draws)} draws have too few positions"
         )
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])

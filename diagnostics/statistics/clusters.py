@@ -48,5 +48,6 @@ def prompt_clusters(frame: pd.DataFrame) -> Clusters:
             got="no such column" if "prompt_id" not in frame.columns else "a null",
             fix="write the table with `diagnostics tokens`",
         )
-    codes, names = pd.factorize(frame["prompt_id"], sort=True)
-    return Clusters(names=np.asarray(names, dtype=object), of_row=codes.astype(np.int64))
+    codes, found = pd.factorize(frame["prompt_id"])
+    names, rank = np.unique(np.asarray(found, dtype=object), return_inverse=True)
+    return Clusters(names=names, of_row=rank[codes].astype(np.int64))

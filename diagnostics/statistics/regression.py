@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import Interval, no_interval, percentile_interval
+from diagnostics.statistics.bootstrap import Interval, no_interval, percentile_interval, ratio
 from diagnostics.statistics.clusters import Clusters, prompt_clusters
 
 Floats = NDArray[np.float64]
@@ -114,7 +114,7 @@ def decompose(
     cross = cross_products(frame, clusters, rows, outcome, transform)
     decomposed = (*DECOMPOSED, "product") if keep_product else DECOMPOSED
     models = (BASELINE, COMPATIBILITY, decomposed)
-    point = [fit(cross.totals(None), cross.names, model) for model in models]
+    point = [fit(cross.totals(None), cross.names, model, full_sample=True) for model in models]
     drawn = [fit(cross.totals(counts), cross.names, model) for model in models]
 
     def interval(value: Floats, draws: Floats) -> Interval:
@@ -169,21 +169,27 @@ def cross_products(
     return CrossProducts(names=PREDICTORS, products=products)
 
 
-def fit(totals: Floats, names: Sequence[str], model: tuple[str, ...]) -> Fit:
+def fit(
+    totals: Floats, names: Sequence[str], model: tuple[str, ...], *, full_sample: bool = False
+) -> Fit:
     """Least squares of one model from summed cross-products (draws, m, m).
 
-    Raises InputError when the model's predictors are collinear in the full sample.
+    A draw whose predictors are collinear has NaN; in the `full_sample` that raises InputError.
     """
     chosen = [0, *(1 + names.index(name) for name in model)]
     normal = totals[:, chosen][:, :, chosen]
     moment = totals[:, chosen, -1]
-    if len(totals) == 1:
+    if full_sample:
         _require_independent(normal[0], model)
-    beta = _solve(normal, moment)
     n, total = totals[:, 0, 0], totals[:, 0, -1]
-    spread = totals[:, -1, -1] - total**2 / n
+    beta = np.full(moment.shape, np.nan)
+    with_rows = np.flatnonzero(n > 0)
+    smallest = np.linalg.eigvalsh(normal[with_rows] / n[with_rows, None, None])[:, 0]
+    solvable = with_rows[smallest >= COLLINEAR]
+    beta[solvable] = np.linalg.solve(normal[solvable], moment[solvable][:, :, None])[:, :, 0]
+    spread = totals[:, -1, -1] - ratio(total**2, n)
     residual = totals[:, -1, -1] - np.einsum("dp,dp->d", beta, moment)
-    return Fit(names=model, beta=beta[:, 1:], r2=1 - residual / spread)
+    return Fit(names=model, beta=beta[:, 1:], r2=1 - ratio(residual, spread))
 
 
 def transformed(y: Floats, transform: Transform) -> Floats:
@@ -196,7 +202,7 @@ def transformed(y: Floats, transform: Transform) -> Floats:
 
 def _zscored(z: Floats, name: str) -> Floats:
     spread = z.std()
-    if not spread > 0:
+    if z.min() == z.max():
         raise InputError(
             where="regression",
             expected=f"`{name}` to vary over the scope",

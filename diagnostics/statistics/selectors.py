@@ -70,7 +70,7 @@ def keep_count(budget: float, total: int) -> int:
     Raises InputError for a budget outside (0, 1].
     """
     check_budget(budget)
-    return math.ceil(Decimal(repr(budget)) * total)
+    return math.ceil(Decimal(repr(float(budget))) * total)
 
 
 def check_selector(name: str) -> Selector:
@@ -102,6 +102,7 @@ def select(name: Selector, budget: float, signals: Signals, seed: int) -> Select
 
     Raises InputError for a budget outside (0, 1].
     """
+    check_budget(budget)
     count = len(signals.identity)
     if name == "full":
         return Selection(mask=np.ones(count, dtype=bool), tied_share=0.0)
@@ -119,7 +120,7 @@ def select(name: Selector, budget: float, signals: Signals, seed: int) -> Select
 def scores(name: Selector, signals: Signals, seed: int) -> tuple[Floats, Floats]:
     """(score, tie-break), each (pos,), larger is kept first (Eq. 12, 14, 15)."""
     if name == "random":
-        mixed = _mix(signals.identity + _mix(np.full(1, seed, dtype=np.uint64)))
+        mixed = _mix(signals.identity + _mix(np.array([seed % 2**64], dtype=np.uint64)))
         uniform = mixed.astype(np.float64)
         return uniform, uniform
     entropy, disagreement, compatibility = (
@@ -131,7 +132,7 @@ def scores(name: Selector, signals: Signals, seed: int) -> tuple[Floats, Floats]
         "teachability": (d * c, floored_d * np.maximum(compatibility, 0.0)),
         "kl": (d, disagreement),
         "entropy": (h, entropy),
-        "tip": (h + d - h * d, entropy + disagreement),
+        "tip": (1.0 - (1.0 - h) * (1.0 - d), entropy + disagreement),
         "compatibility": (c, compatibility),
         "incompatible": (d * (1.0 - c), floored_d * np.maximum(1.0 - compatibility, 0.0)),
     }
