@@ -32,7 +32,7 @@ def arrow_schema(columns: tuple[Column, ...]) -> pa.Schema:
 def check_version(metadata: dict[bytes, bytes] | None, newest: int, where: str) -> None:
     """Refuses a file without a schema version, or with one newer than `newest`."""
     stated = (metadata or {}).get(VERSION_KEY)
-    if stated is None or not stated.isdigit() or int(stated) > newest:
+    if stated is None or not stated.isdigit() or not 1 <= int(stated) <= newest:
         raise InputError(
             where=where,
             expected=f"schema version 1 to {newest} in the Parquet metadata",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from transformers import (
 )
 
 from diagnostics.bank.contexts import BankInfo, Rollout
+from diagnostics.models.files import tokenizer_fingerprint
 
 PAD, END, UNKNOWN, USER, ASSISTANT, SYSTEM = range(6)
 SPECIAL = ("<pad>", "<end>", "<unk>", "<user>", "<assistant>", "<system>")
@@ -109,7 +111,7 @@ def bank_info(**changes: object) -> BankInfo:
     origin: dict[str, object] = {
         "student": "student",
         "student_fingerprint": "a" * 64,
-        "tokenizer_fingerprint": "b" * 64,
+        "tokenizer_fingerprint": tokenizer_fingerprint(word_tokenizer()),
         "vocabulary": VOCABULARY,
         "sampling": {"temperature": 1.0},
         "seed": 0,
@@ -138,46 +140,43 @@ def rollout(**changes: object) -> Rollout:
 # Seven rollouts of five prompts: lengths that differ, one with holes in its mask, one of a single
 # token, one with a prompt of the teacher's own. Token 60 is in the fifth alone (index 4).
 MARKED_TOKEN, MARKED_CONTEXT = 60, 4
+_imported = partial(rollout, sampled_logprob=None, token_source="imported")
 ROLLOUTS = (
-    rollout(prompt_id="a", prompt_ids=[6, 7], response_ids=[8, 9, 10, 11], loss_mask=[True] * 4),
-    rollout(
+    _imported(prompt_id="a", prompt_ids=[6, 7], response_ids=[8, 9, 10, 11], loss_mask=[True] * 4),
+    _imported(
         prompt_id="a",
         sample_index=1,
         prompt_ids=[6, 7],
         response_ids=[12, 13, 14, 15, 16, 1],
         loss_mask=[True, False, True, True, False, True],
     ),
-    rollout(
+    _imported(
         prompt_id="b",
         prompt_ids=[20, 21, 22, 23, 24, 25, 26],
         response_ids=[30, 31, 32],
         loss_mask=[True] * 3,
         teacher_prompt_ids=[40, 41, 42],
     ),
-    rollout(prompt_id="c", prompt_ids=[50], response_ids=[51], loss_mask=[True]),
-    rollout(
+    _imported(prompt_id="c", prompt_ids=[50], response_ids=[51], loss_mask=[True]),
+    _imported(
         prompt_id="d",
         prompt_ids=[33, 34, MARKED_TOKEN],
         response_ids=[35, 36, 37, 38, 39],
         loss_mask=[True] * 5,
     ),
-    rollout(
+    _imported(
         prompt_id="d",
         sample_index=1,
         prompt_ids=[33, 34],
         response_ids=[36, 36, 38],
         loss_mask=[False, True, True],
     ),
-    rollout(
+    _imported(
         prompt_id="e",
         prompt_ids=[43, 44, 45, 46],
         response_ids=list(range(6, 18)),
         loss_mask=[True] * 12,
     ),
-)
-ROLLOUTS = tuple(
-    rollout(**{n: getattr(r, n) for n in type(r).__slots__} | {"sampled_logprob": None})
-    for r in ROLLOUTS
 )
 
 
@@ -198,9 +197,7 @@ def slow_logprobs(model: PreTrainedModel, prompt: Sequence[int], response: Seque
 
 def slow_kl(log_p: Tensor, log_q: Tensor) -> float:
     """KL(p || q) = sum of p (log p - log q), one row (vocab,), nats."""
-    return sum(
-        math.exp(a) * (a - b) for a, b in zip(log_p.tolist(), log_q.tolist(), strict=True)
-    )
+    return sum(math.exp(a) * (a - b) for a, b in zip(log_p.tolist(), log_q.tolist(), strict=True))
 
 
 def slow_entropy(log_p: Tensor) -> float:

@@ -65,7 +65,7 @@ def test_full_disk_is_a_user_error_and_leaves_nothing(tmp_path: Path) -> None:
         with whole_file(tmp_path / "file.txt"):
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(InputError, match="file.txt: expected a folder .* No space left on device"):
+    with pytest.raises(InputError, match=r"file.txt: expected a folder .* No space left on device"):
         full()
     assert list(tmp_path.iterdir()) == []
 

@@ -141,6 +141,7 @@ def read_bank(path: Path) -> Bank:
     Raises InputError that names the file (and context) at the first thing that is wrong.
     """
     parts = [_read_part(file) for file in _bank_files(path)]
+    _require_one_origin(path, [info for _, info, _ in parts])
     tables = [table for table, _, _ in parts]
     digests = [digest for _, _, digest in parts]
     digest = digests[0] if len(digests) == 1 else sha256_text("\n".join(digests))
@@ -231,6 +232,19 @@ def _read_part(path: Path) -> tuple[pa.Table, BankInfo, str]:
             fix="write the bank with `diagnostics bank build`",
         ) from error
     return table, info, found
+
+
+def _require_one_origin(path: Path, infos: Sequence[BankInfo]) -> None:
+    """Refuses part files of different students or tokenizers in one folder."""
+    for key in ("student_fingerprint", "tokenizer_fingerprint", "vocabulary"):
+        found = {getattr(info, key) for info in infos}
+        if len(found) > 1:
+            raise InputError(
+                where=str(path),
+                expected=f"part files of one {key}",
+                got=", ".join(str(value)[:12] for value in sorted(found, key=str)),
+                fix="keep each student's bank in a folder of its own",
+            )
 
 
 def _require_sound(table: pa.Table, where: str) -> None:

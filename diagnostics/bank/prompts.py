@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from diagnostics.errors import InputError
 
@@ -36,29 +37,29 @@ def read_prompts(source: str, *, column: str = "prompt", limit: int | None = Non
     Raises InputError when the source cannot be read, lacks the column, holds a prompt that is no
     text (naming the row), or has fewer rows than asked for.
     """
-    frame = _read_frame(source, limit)
-    if column not in frame.columns:
+    rows = _read_rows(source, limit)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if rows and column not in columns:
         raise InputError(
             where=source,
             expected=f"a column `{column}`",
-            got=f"columns {', '.join(map(str, frame.columns))}",
+            got=f"columns {', '.join(map(str, columns))}",
             fix="name it with --prompt-column",
         )
-    if frame.empty or (limit is not None and len(frame) < limit):
+    if not rows or (limit is not None and len(rows) < limit):
         raise InputError(
             where=source,
             expected=f"at least {limit or 1} prompts",
-            got=str(len(frame)),
+            got=str(len(rows)),
             fix="ask for fewer with --num-prompts or give a larger file",
         )
     return [
-        _prompt(row, column, f"{source}, row {index}")
-        for index, row in enumerate(frame.head(limit or len(frame)).to_dict("records"))
+        _prompt(row, column, f"{source}, row {index}") for index, row in enumerate(rows[:limit])
     ]
 
 
 def _prompt(row: dict[Any, Any], column: str, where: str) -> Prompt:
-    text = _text(row[column], where, column)
+    text = _text(row.get(column), where, column)
     teacher = row.get("teacher_prompt")
     given = row.get("prompt_id")
     content = json.dumps(text, ensure_ascii=False)
@@ -75,8 +76,6 @@ def _text(value: Any, where: str, column: str) -> str | Messages:
     """A prompt's value as text or messages; anything else is refused."""
     if isinstance(value, str) and value.strip():
         return value
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
     if isinstance(value, list) and value and all(_is_message(message) for message in value):
         return [{"role": m["role"], "content": m["content"]} for m in value]
     shown = (
@@ -99,7 +98,7 @@ def _absent(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
-def _read_frame(source: str, limit: int | None) -> pd.DataFrame:
+def _read_rows(source: str, limit: int | None) -> list[dict[str, Any]]:
     path = Path(source)
     if path.suffix in SUFFIXES:
         return _read_file(path, limit)
@@ -113,13 +112,23 @@ def _read_frame(source: str, limit: int | None) -> pd.DataFrame:
     return _read_hub(source, limit)
 
 
-def _read_file(path: Path, limit: int | None) -> pd.DataFrame:
+def _read_jsonl(path: Path, limit: int | None) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in islice((x for x in lines if x.strip()), limit)]
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise ValueError(f"row {index} is no JSON object")
+    return list(rows)
+
+
+def _read_file(path: Path, limit: int | None) -> list[dict[str, Any]]:
     try:
         if path.suffix == ".jsonl":
-            return pd.read_json(path, lines=True, nrows=limit, dtype=False, convert_dates=False)
+            return _read_jsonl(path, limit)
         if path.suffix == ".csv":
-            return pd.read_csv(path, nrows=limit)
-        return pd.read_parquet(path)
+            frame = pd.read_csv(path, nrows=limit, dtype=str, keep_default_na=False, na_values=[""])
+            return list(frame.to_dict("records"))
+        return list(pq.ParquetFile(path).read().to_pylist())
     except FileNotFoundError as error:
         raise InputError(
             where=str(path), expected="a prompt file", got="no such file", fix="check the path"
@@ -133,7 +142,7 @@ def _read_file(path: Path, limit: int | None) -> pd.DataFrame:
         ) from error
 
 
-def _read_hub(source: str, limit: int | None) -> pd.DataFrame:
+def _read_hub(source: str, limit: int | None) -> list[dict[str, Any]]:
     """The training split of a Hub dataset; needs the extra `[hub]`."""
     try:
         from datasets import load_dataset
@@ -147,7 +156,7 @@ def _read_hub(source: str, limit: int | None) -> pd.DataFrame:
     name, _, revision = source.partition("@")
     split = "train" if limit is None else f"train[:{limit}]"
     try:
-        frame: pd.DataFrame = load_dataset(name, split=split, revision=revision or None).to_pandas()
+        rows = load_dataset(name, split=split, revision=revision or None).to_list()
     except Exception as error:  # the Hub client raises many kinds; all mean "not to be had"
         raise InputError(
             where=source,
@@ -155,4 +164,4 @@ def _read_hub(source: str, limit: int | None) -> pd.DataFrame:
             got=" ".join(str(error).split())[:160],
             fix="check the name and the network, or give a file",
         ) from error
-    return frame
+    return list(rows)

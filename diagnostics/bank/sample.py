@@ -8,12 +8,16 @@ The same seed, prompts and batch size on one machine give the same rollouts.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import jinja2
 import torch
 from torch import Tensor
 from transformers import (
+    GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
@@ -65,6 +69,13 @@ class _SampledLogprobs(LogitsProcessor):  # type: ignore[misc]
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         self.settle(input_ids[:, -1])
         self.pending = torch.log_softmax(scores.float(), dim=-1)
+        if not bool(torch.isfinite(self.pending).all()):
+            raise InputError(
+                where="sampling",
+                expected="finite model output",
+                got="NaN or infinity",
+                fix="check the model's weights, or use float32",
+            )
         return scores
 
     def settle(self, drawn: Tensor) -> None:
@@ -88,8 +99,26 @@ def encode_prompt(text: str | Messages, tokenizer: PreTrainedTokenizerBase) -> l
             got="a tokenizer without one",
             fix="use an instruction-tuned model, or give prompts as text",
         )
-    rendered = tokenizer.apply_chat_template(text, add_generation_prompt=True, tokenize=False)
+    try:
+        rendered = tokenizer.apply_chat_template(text, add_generation_prompt=True, tokenize=False)
+    except jinja2.TemplateError as error:
+        raise InputError(
+            where="prompts",
+            expected="messages that the tokenizer's chat template takes",
+            got=" ".join(str(error).split()),
+            fix="mend the messages, or give prompts as text",
+        ) from error
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+
+@contextmanager
+def _plain_generation(model: PreTrainedModel) -> Iterator[None]:
+    """Sets aside what a model's generation_config.json asks for, as repetition penalties."""
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 @torch.no_grad()
@@ -115,7 +144,10 @@ def sample_batch(
         ids[row, width - len(prompt) :] = torch.tensor(list(prompt), device=device)
         attention[row, width - len(prompt) :] = 1
     noted = _SampledLogprobs()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with (
+        _plain_generation(model),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+    ):
         torch.manual_seed(seed)
         output = model.generate(
             input_ids=ids,
@@ -149,8 +181,17 @@ def sample_rollouts(
     advance: Advance = silent,
 ) -> list[Rollout]:
     """Rollouts of every prompt, prompt by prompt and sample by sample, in the prompts' order."""
-    jobs = [(prompt, index) for prompt in prompts for index in range(sampling.samples_per_prompt)]
-    encoded = {id(prompt): encode_prompt(prompt.text, tokenizer) for prompt in prompts}
+    taken: Counter[str] = Counter()
+    jobs = []
+    encoded, teachers = {}, {}
+    for prompt in prompts:
+        for _ in range(sampling.samples_per_prompt):
+            jobs.append((prompt, taken[prompt.prompt_id]))
+            taken[prompt.prompt_id] += 1
+        encoded[id(prompt)] = _tokens(prompt.text, prompt, tokenizer)
+        teachers[id(prompt)] = (
+            None if prompt.teacher is None else _tokens(prompt.teacher, prompt, tokenizer)
+        )
     seeds = random.Random(sampling.seed)
     rollouts: list[Rollout] = []
     for start in range(0, len(jobs), sampling.batch):
@@ -167,18 +208,34 @@ def sample_rollouts(
             else tokenizer.pad_token_id,
         )
         for row, (prompt, index) in enumerate(group):
-            rollouts.append(_rollout(samples, row, prompt, index, tokenizer))
+            rollouts.append(_rollout(samples, row, prompt, index, tokenizer, teachers[id(prompt)]))
         advance(len(group))
     return rollouts
 
 
+def _tokens(text: str | Messages, prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    ids = encode_prompt(text, tokenizer)
+    if not ids:
+        raise InputError(
+            where=f"prompt {prompt.prompt_id}",
+            expected="a prompt of at least one token",
+            got="none",
+            fix="drop or mend the prompt",
+        )
+    return ids
+
+
 def _rollout(
-    samples: Samples, row: int, prompt: Prompt, index: int, tokenizer: PreTrainedTokenizerBase
+    samples: Samples,
+    row: int,
+    prompt: Prompt,
+    index: int,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher: list[int] | None,
 ) -> Rollout:
     length = int(samples.valid[row].sum())
     prompt_ids = samples.prompt_ids[row].tolist()
     response_ids = samples.response_ids[row, :length].tolist()
-    teacher = None if prompt.teacher is None else encode_prompt(prompt.teacher, tokenizer)
     return Rollout(
         prompt_id=prompt.prompt_id,
         sample_index=index,

@@ -54,15 +54,31 @@ class Recipe:
     vector_rate: float = 0.004
     warmup: int = 50
     decay_share: float = 0.4
+    habit: float = 0.0
     seed: int
 
 
 RECIPES = {
     "student": Recipe(
-        hidden=96, layers=3, heads=3, kv_heads=3, head_dim=32, intermediate=288, steps=450, seed=1
+        hidden=96,
+        layers=3,
+        heads=3,
+        kv_heads=3,
+        head_dim=32,
+        intermediate=288,
+        steps=450,
+        habit=1.2,
+        seed=1,
     ),
     "teacher": Recipe(
-        hidden=256, layers=5, heads=4, kv_heads=2, head_dim=64, intermediate=768, steps=1000, seed=2
+        hidden=256,
+        layers=5,
+        heads=4,
+        kv_heads=2,
+        head_dim=64,
+        intermediate=768,
+        steps=1000,
+        seed=2,
     ),
 }
 TOKENIZER_SEED, HELD_OUT_SEED = 0, 3
@@ -121,7 +137,7 @@ def encode(sheet: Sheet, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int],
 
 def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless (ids, labels), each (batch, length) int64, padded right; prompts labelled -100."""
-    stream = sheets(recipe.seed, held_out=False)
+    stream = sheets(recipe.seed, held_out=False, habit=recipe.habit)
     shuffle = random.Random(recipe.seed)
     while True:
         rows = sorted(

@@ -11,6 +11,7 @@ whose steps are not in the order of the story.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import zlib
@@ -187,8 +188,8 @@ def subtraction(a: int, b: int) -> str:
     return f"{a} - {tens} = {a - tens}, {a - tens} - {ones} = {a - b}."
 
 
-def make_problem(rng: random.Random, steps: int) -> Problem:
-    """One problem with `steps` changes.
+def make_problem(rng: random.Random, steps: int, habit: float = 0.0) -> Problem:
+    """One problem with `steps` changes; `habit` as in `sheets`.
 
     Raises ValueError for fewer than one step.
     """
@@ -207,9 +208,9 @@ def make_problem(rng: random.Random, steps: int) -> Problem:
     )
     count = rng.randint(2, 60)
     story = [scene.fill(rng.choice(OPENINGS), a=count)]
-    work = [scene.fill(rng.choice(STARTS), a=count)]
+    work = [scene.fill(_phrase(rng, STARTS, habit), a=count)]
     for _ in range(steps):
-        change = _change(rng, _elsewhere(rng, scene), count)
+        change = _change(rng, _elsewhere(rng, scene), count, habit)
         count = change.count
         story.append(change.story)
         work.append(change.work)
@@ -217,11 +218,11 @@ def make_problem(rng: random.Random, steps: int) -> Problem:
     return Problem(text=" ".join(story), solution="\n".join(work), answer=count, steps=steps)
 
 
-def make_sheet(rng: random.Random) -> Sheet:
+def make_sheet(rng: random.Random, habit: float = 0.0) -> Sheet:
     """One prompt: problems of 2 to 6 steps until they have `MIN_STEPS` steps together."""
     problems: list[Problem] = []
     while sum(problem.steps for problem in problems) < MIN_STEPS:
-        problems.append(make_problem(rng, rng.randint(*STEPS)))
+        problems.append(make_problem(rng, rng.randint(*STEPS), habit))
     prompt = "".join(f"Problem {i}. {p.text}\n" for i, p in enumerate(problems, 1)) + "\n"
     solution = "".join(
         f"Solution {i}.\n{p.solution}\nAnswer {i}: {p.answer}\n" for i, p in enumerate(problems, 1)
@@ -234,14 +235,16 @@ def is_held_out(prompt: str) -> bool:
     return zlib.crc32(prompt.encode()) % HELD_OUT_ONE_IN == 0
 
 
-def sheets(seed: int, *, held_out: bool) -> Iterator[Sheet]:
+def sheets(seed: int, *, held_out: bool, habit: float = 0.0) -> Iterator[Sheet]:
     """The endless stream of one seed's sheets from one side of the split.
 
+    `habit` is how much the solutions' author prefers the first phrases of each list over the
+    later ones: a phrase is exp(habit) times as frequent as the one after it, 0 makes all alike.
     Training draws only from `held_out=False`, so no seed can make it see a held-out prompt.
     """
     rng = random.Random(seed)
     while True:
-        sheet = make_sheet(rng)
+        sheet = make_sheet(rng, habit)
         if is_held_out(sheet.prompt) == held_out:
             yield sheet
 
@@ -271,7 +274,15 @@ def _elsewhere(rng: random.Random, scene: _Scene) -> _Scene:
     )
 
 
-def _change(rng: random.Random, scene: _Scene, count: int) -> _Change:
+def _phrase(rng: random.Random, phrases: Templates, habit: float) -> str:
+    """One phrase of a solution, by the author's habit."""
+    if habit == 0:
+        return rng.choice(phrases)
+    weights = [math.exp(-habit * index) for index in range(len(phrases))]
+    return rng.choices(phrases, weights)[0]
+
+
+def _change(rng: random.Random, scene: _Scene, count: int, habit: float) -> _Change:
     """A change that is possible at this count: result within 1..LARGEST, divisions exact."""
     factors = [k for k in range(2, 10) if count * k <= LARGEST]
     divisors = [k for k in range(2, 10) if count % k == 0 and count // k >= 2]
@@ -293,5 +304,6 @@ def _change(rng: random.Random, scene: _Scene, count: int) -> _Change:
         after, stories, works = count // b, SHARES, WORK_SHARES
         line = f"{count} / {b} = {after}."
     story = scene.fill(rng.choice(stories), b=b)
-    work = scene.fill(rng.choice(works), b=b) + " " + line
-    return _Change(story=story, work=work + scene.fill(rng.choice(ENDINGS), c=after), count=after)
+    work = scene.fill(_phrase(rng, works, habit), b=b) + " " + line
+    ending = scene.fill(_phrase(rng, ENDINGS, habit), c=after)
+    return _Change(story=story, work=work + ending, count=after)

@@ -164,11 +164,11 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
         return None
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # tokenizers raises bare exceptions, transformers KeyError too
         raise InputError(
             where=str(folder),
             expected="a tokenizer that transformers can read",
-            got=str(error).splitlines()[0],
+            got=" ".join(f"{type(error).__name__}: {error}".split())[:160],
             fix="save it again with `tokenizer.save_pretrained`",
         ) from error
     return tokenizer

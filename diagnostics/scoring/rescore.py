@@ -9,6 +9,7 @@ need its head alone. Not covered yet: several devices, teachers known by top-k o
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diagnostics.bank.contexts import Bank, check_ids, library_versions
 from diagnostics.errors import InputError
 from diagnostics.files import whole_file, write_json, write_parquet
-from diagnostics.models.files import ModelFiles, check_shared_vocabulary, open_model
+from diagnostics.models.files import (
+    ModelFiles,
+    check_shared_vocabulary,
+    open_model,
+    tokenizer_fingerprint,
+)
 from diagnostics.models.weights import Dtype, load_head, load_weights, project
 from diagnostics.progress import bar
 from diagnostics.scoring import divergence
@@ -51,6 +58,10 @@ class Settings:
     dtype: Dtype = "float32"
     device: str = "cpu"
     batch_tokens: int = 8192
+
+
+class NotFinite(InputError):
+    """A model's output is not finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,7 @@ def rescore(
     trained = {key: open_model(spec) for key, spec in checkpoints.items()}
     for other in (student_files, *trained.values()):
         check_shared_vocabulary(teacher_files, other)
+    _check_origin(bank, student_files)
     check_ids(bank, teacher_files.vocabulary, f"bank {bank.digest[:12]}")
     if not 1 <= settings.top_k <= teacher_files.vocabulary:
         raise InputError(
@@ -99,7 +111,11 @@ def rescore(
     jobs = [_Job(TEACHER, teacher_files), _Job(START, student_files)]
     jobs += [_Job(key, files) for key, files in trained.items()]
     for job in jobs:
-        _score_model(job, teacher_files, bank, out, settings)
+        try:
+            _score_model(job, teacher_files, bank, out, settings)
+        except NotFinite:
+            _forget(out, job.name, manifest)
+            raise
     return open_run(out)
 
 
@@ -117,6 +133,27 @@ def parse_checkpoints(pairs: Sequence[str]) -> dict[str, str]:
             )
         models[key] = spec
     return models
+
+
+def _check_origin(bank: Bank, student: ModelFiles) -> None:
+    """Refuses a bank whose ids come from another tokenizer than the student's."""
+    if student.tokenizer is None:
+        return
+    found = tokenizer_fingerprint(student.tokenizer)
+    if found != bank.info.tokenizer_fingerprint:
+        raise InputError(
+            where=f"bank {bank.digest[:12]}",
+            expected=f"ids of {student.spec}'s tokenizer ({found[:12]})",
+            got=f"ids of another tokenizer ({bank.info.tokenizer_fingerprint[:12]})",
+            fix="build the bank with this student's tokenizer",
+        )
+
+
+def _forget(out: Path, name: str, manifest: dict[str, Any]) -> None:
+    """Takes a refused checkpoint out of the run, so that a mended one may have its name."""
+    if manifest["checkpoints"].pop(name, None):
+        shutil.rmtree(part_file(out, name, 0).parent, ignore_errors=True)
+        write_json(out / "manifest.json", manifest)
 
 
 def _check_names(checkpoints: Mapping[str, str]) -> None:
@@ -172,6 +209,13 @@ def _join(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
             )
         return wanted
     found = open_run(out).manifest
+    if not wanted.keys() <= found.keys():
+        raise InputError(
+            where=str(file),
+            expected=f"a run's manifest with {', '.join(wanted)}",
+            got=f"{', '.join(found)}",
+            fix="choose another --out",
+        )
     same = ("bank.digest", "teacher.fingerprint", "student.fingerprint", "settings", "parts")
     for key in same:
         here, there = _dig(wanted, key), _dig(found, key)
@@ -220,14 +264,16 @@ def _score_model(job: _Job, teacher: ModelFiles, bank: Bank, out: Path, settings
             names = _context_names(bank, part)
             _require_finite(states, job.name, names)
             if is_teacher:
-                _save_hidden(hidden_file(out, part), torch.cat(states))
                 columns = _teacher_columns(contexts, states, own_head, settings.top_k, part)
+                _require_numbers(columns, [len(s) for s in states], job.name, names)
             else:
                 other = _teacher_states(out, part, states, settings.device)
                 columns = _student_columns(
                     other, torch.cat(states), teacher_head, own_head, settings
                 )
                 _require_numbers(columns, [len(s) for s in states], job.name, names)
+            if is_teacher:
+                _save_hidden(hidden_file(out, part), torch.cat(states))
             write_parquet(part_file(out, job.name, part), scores_table(columns))
     del model
     gc.collect()
@@ -333,7 +379,15 @@ def _teacher_states(out: Path, part: int, states: Sequence[Tensor], device: str)
             got="no such file",
             fix=f"delete {part_file(out, TEACHER, part)} and run the same command again",
         )
-    hidden: Tensor = load_file(file, device=device)["hidden"]
+    try:
+        hidden: Tensor = load_file(file, device=device)["hidden"]
+    except (SafetensorError, KeyError) as error:
+        raise InputError(
+            where=str(file),
+            expected="the teacher's hidden states, whole",
+            got=" ".join(str(error).split()),
+            fix=f"delete {part_file(out, TEACHER, part)} and run the same command again",
+        ) from error
     if len(hidden) != wanted:
         raise InputError(
             where=str(file),
@@ -356,14 +410,14 @@ def _require_numbers(
 ) -> None:
     """Refuses NaN and infinity in the divergences, naming model and context."""
     owner = np.repeat(np.arange(len(sizes)), sizes)
-    for column in ("kl", "reverse_kl", "entropy"):
+    for column in columns.keys() & {"kl", "reverse_kl", "entropy"}:
         bad = np.flatnonzero(~np.isfinite(columns[column]))
         if bad.size:
             raise _not_finite(model, names[owner[bad[0]]])
 
 
 def _not_finite(model: str, context: str) -> InputError:
-    return InputError(
+    return NotFinite(
         where=f"{model}, context {context}",
         expected="finite model output",
         got="NaN or infinity",

@@ -88,6 +88,13 @@ def distill(
     check_budget(settings.budget)
     check_shared_vocabulary(teacher, student)
     _check_room(out, prompts, settings)
+    if not 1 <= settings.top_k <= student.vocabulary:
+        raise InputError(
+            where="--top-k",
+            expected=f"1 to {student.vocabulary}, the size of the vocabulary",
+            got=str(settings.top_k),
+            fix="choose a smaller support",
+        )
     tokenizer = require_tokenizer(student)
     pair = _Pair(
         student=load_weights(student, settings.dtype, settings.device),
@@ -247,6 +254,13 @@ def held_out_kl(pair: _Pair, contexts: Sequence[Context], targets: Sequence[Tens
 
 
 def _check_room(out: Path, prompts: Sequence[Prompt], settings: TrainSettings) -> None:
+    if any(prompt.teacher is not None for prompt in prompts):
+        raise InputError(
+            where="--prompts",
+            expected="prompts that teacher and student share",
+            got="a column `teacher_prompt`",
+            fix="drop the column: `train` does not give the teacher a prompt of its own yet",
+        )
     if len(prompts) < settings.held_out + settings.rollouts_per_step:
         raise InputError(
             where="--prompts",
@@ -255,11 +269,11 @@ def _check_room(out: Path, prompts: Sequence[Prompt], settings: TrainSettings) -
             got=f"{len(prompts)} prompts",
             fix="give more prompts or smaller batches",
         )
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(
             where=str(out),
             expected="a new or empty folder",
-            got="files",
+            got="files" if out.is_dir() else "a file",
             fix="choose another --out",
         )
 

@@ -1,0 +1,108 @@
+"""The walls between layers: what imports what, and what stays light to import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import diagnostics
+
+PACKAGE = Path(diagnostics.__file__).parent
+HEAVY = ("torch", "transformers")
+
+# Each layer may import from those to its left and from itself; training from all but the report.
+ORDER = ("models", "bank", "scoring", "statistics", "report")
+ALLOWED = {layer: set(ORDER[: place + 1]) for place, layer in enumerate(ORDER)} | {
+    "training": {"models", "bank", "scoring", "statistics", "training"}
+}
+COMMON = {"errors", "files", "progress", "schema"}  # below every layer
+
+
+def imported(source: str) -> Iterator[str]:
+    """Full names of the modules of this package that a source imports, also inside functions."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute in this project"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] == "diagnostics")
+
+
+def offences(layer: str, source: str) -> list[str]:
+    """Imports that a module of a layer may not have."""
+    allowed = ALLOWED[layer] | COMMON | {"__version__"}
+    return [name for name in imported(source) if [*name.split("."), ""][1] not in allowed]
+
+
+def loaded_by(statement: str, *names: str) -> list[str]:
+    """Which of the named libraries a fresh interpreter has loaded after a statement."""
+    code = f"{statement}\nimport sys\nprint(*[n for n in {names!r} if n in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.split()
+
+
+def modules() -> list[tuple[str, Path]]:
+    return [(layer, path) for layer in ALLOWED for path in sorted((PACKAGE / layer).rglob("*.py"))]
+
+
+@pytest.mark.parametrize(
+    ("layer", "path"), modules(), ids=lambda x: x.stem if isinstance(x, Path) else x
+)
+def test_layer_imports_from_its_left_alone(layer: str, path: Path) -> None:
+    assert offences(layer, path.read_text(encoding="utf-8")) == []
+
+
+def test_every_layer_has_modules_to_check() -> None:
+    assert {layer for layer, path in modules() if path.stem != "__init__"} == set(ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("layer", "source", "found"),
+    [
+        ("models", "from diagnostics.bank.build import x", ["diagnostics.bank.build.x"]),
+        ("bank", "def f():\n    import diagnostics.scoring.run", ["diagnostics.scoring.run"]),
+        ("scoring", "from diagnostics import statistics", ["diagnostics.statistics"]),
+        ("statistics", "if 1:\n  from diagnostics.report import a", ["diagnostics.report.a"]),
+        ("report", "from diagnostics.training import masks", ["diagnostics.training.masks"]),
+        ("training", "import diagnostics.report.page as p", ["diagnostics.report.page"]),
+        ("report", "from diagnostics.demo import run_demo", ["diagnostics.demo.run_demo"]),
+        ("models", "import diagnostics", ["diagnostics"]),
+        ("statistics", "from diagnostics.scoring.run import Run\nimport torch", []),
+        ("report", "from diagnostics import __version__", []),
+    ],
+)  # fmt: skip
+def test_the_check_of_layers_can_fail(layer: str, source: str, found: list[str]) -> None:
+    assert offences(layer, source) == found
+
+
+def test_importing_the_package_is_light() -> None:
+    assert loaded_by("import diagnostics", *HEAVY, "pandas", "numpy", "pyarrow") == []
+
+
+def test_statistics_and_report_import_without_torch() -> None:
+    names = (
+        "statistics.tokens",
+        "statistics.regression",
+        "statistics.gaps",
+        "statistics.budgets",
+        "report.analysis",
+    )
+    statement = "import " + ", ".join(f"diagnostics.{name}" for name in names)
+    assert loaded_by(statement, *HEAVY) == []
+
+
+def test_the_check_of_lightness_can_fail(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("")  # stands in for the library: quick to import
+    (tmp_path / "offender.py").write_text("def f():\n    pass\nimport torch\n")
+    statement = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import offender"
+    assert loaded_by(statement, *HEAVY) == ["torch"]
