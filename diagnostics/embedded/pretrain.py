@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from diagnostics.embedded.evaluate import accuracy
-from diagnostics.embedded.problems import Sheet, sheets
+from diagnostics.embedded.problems import CAREFUL, Author, Sheet, sheets
 
 VOCABULARY = 2048
 TOKENIZER_SHEETS = 20_000
@@ -54,7 +54,7 @@ class Recipe:
     vector_rate: float = 0.004
     warmup: int = 50
     decay_share: float = 0.4
-    habit: float = 0.0
+    author: Author = CAREFUL
     seed: int
 
 
@@ -67,7 +67,7 @@ RECIPES = {
         head_dim=32,
         intermediate=288,
         steps=450,
-        habit=1.2,
+        author=Author(habit=1.2, careless=True),
         seed=1,
     ),
     "teacher": Recipe(
@@ -137,7 +137,7 @@ def encode(sheet: Sheet, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int],
 
 def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless (ids, labels), each (batch, length) int64, padded right; prompts labelled -100."""
-    stream = sheets(recipe.seed, held_out=False, habit=recipe.habit)
+    stream = sheets(recipe.seed, held_out=False, author=recipe.author)
     shuffle = random.Random(recipe.seed)
     while True:
         rows = sorted(

@@ -16,7 +16,7 @@ import random
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diagnostics.embedded import words
 
@@ -25,6 +25,22 @@ MIN_STEPS = 8
 STEPS = (2, 6)
 HELD_OUT_ONE_IN = 16
 SCRATCH_LIMIT = 10  # sums whose second number is below this are written without split tens
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who writes the solutions; the problems are the same for all.
+
+    Fields: `habit` how much earlier phrases of each list are preferred (each is exp(habit) times as
+    frequent as the next, 0 makes all alike); `careless` authors call the things by a name of
+    another each time they mention them. Numbers are always right.
+    """
+
+    habit: float = 0.0
+    careless: bool = False
+
+
+CAREFUL = Author()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,18 +204,17 @@ def subtraction(a: int, b: int) -> str:
     return f"{a} - {tens} = {a - tens}, {a - tens} - {ones} = {a - b}."
 
 
-def make_problem(rng: random.Random, steps: int, habit: float = 0.0) -> Problem:
-    """One problem with `steps` changes; `habit` as in `sheets`.
+def make_problem(rng: random.Random, steps: int, author: Author = CAREFUL) -> Problem:
+    """One problem with `steps` changes, its solution by `author`.
 
     Raises ValueError for fewer than one step.
     """
     if steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps}")
     name, other = rng.sample(words.NAMES, 2)
-    adjective = rng.choice(words.ADJECTIVES) + " " if rng.random() < 0.5 else ""
     scene = _Scene(
         name=name,
-        thing=adjective + rng.choice(words.THINGS),
+        thing=_thing(rng),
         place=rng.choice(words.PLACES),
         person=rng.choice(words.PEOPLE),
         other=other,
@@ -208,9 +223,9 @@ def make_problem(rng: random.Random, steps: int, habit: float = 0.0) -> Problem:
     )
     count = rng.randint(2, 60)
     story = [scene.fill(rng.choice(OPENINGS), a=count)]
-    work = [scene.fill(_phrase(rng, STARTS, habit), a=count)]
+    work = [_retold(rng, scene, author).fill(_phrase(rng, STARTS, author), a=count)]
     for _ in range(steps):
-        change = _change(rng, _elsewhere(rng, scene), count, habit)
+        change = _change(rng, _elsewhere(rng, scene), count, author)
         count = change.count
         story.append(change.story)
         work.append(change.work)
@@ -218,11 +233,11 @@ def make_problem(rng: random.Random, steps: int, habit: float = 0.0) -> Problem:
     return Problem(text=" ".join(story), solution="\n".join(work), answer=count, steps=steps)
 
 
-def make_sheet(rng: random.Random, habit: float = 0.0) -> Sheet:
+def make_sheet(rng: random.Random, author: Author = CAREFUL) -> Sheet:
     """One prompt: problems of 2 to 6 steps until they have `MIN_STEPS` steps together."""
     problems: list[Problem] = []
     while sum(problem.steps for problem in problems) < MIN_STEPS:
-        problems.append(make_problem(rng, rng.randint(*STEPS), habit))
+        problems.append(make_problem(rng, rng.randint(*STEPS), author))
     prompt = "".join(f"Problem {i}. {p.text}\n" for i, p in enumerate(problems, 1)) + "\n"
     solution = "".join(
         f"Solution {i}.\n{p.solution}\nAnswer {i}: {p.answer}\n" for i, p in enumerate(problems, 1)
@@ -235,16 +250,15 @@ def is_held_out(prompt: str) -> bool:
     return zlib.crc32(prompt.encode()) % HELD_OUT_ONE_IN == 0
 
 
-def sheets(seed: int, *, held_out: bool, habit: float = 0.0) -> Iterator[Sheet]:
+def sheets(seed: int, *, held_out: bool, author: Author = CAREFUL) -> Iterator[Sheet]:
     """The endless stream of one seed's sheets from one side of the split.
 
-    `habit` is how much the solutions' author prefers the first phrases of each list over the
-    later ones: a phrase is exp(habit) times as frequent as the one after it, 0 makes all alike.
-    Training draws only from `held_out=False`, so no seed can make it see a held-out prompt.
+    The problems are the same whoever the `author` of the solutions is. Training draws only from
+    `held_out=False`, so no seed can make it see a held-out prompt.
     """
     rng = random.Random(seed)
     while True:
-        sheet = make_sheet(rng, habit)
+        sheet = make_sheet(rng, author)
         if is_held_out(sheet.prompt) == held_out:
             yield sheet
 
@@ -274,15 +288,25 @@ def _elsewhere(rng: random.Random, scene: _Scene) -> _Scene:
     )
 
 
-def _phrase(rng: random.Random, phrases: Templates, habit: float) -> str:
+def _phrase(rng: random.Random, phrases: Templates, author: Author) -> str:
     """One phrase of a solution, by the author's habit."""
-    if habit == 0:
+    if author.habit == 0:
         return rng.choice(phrases)
-    weights = [math.exp(-habit * index) for index in range(len(phrases))]
+    weights = [math.exp(-author.habit * index) for index in range(len(phrases))]
     return rng.choices(phrases, weights)[0]
 
 
-def _change(rng: random.Random, scene: _Scene, count: int, habit: float) -> _Change:
+def _retold(rng: random.Random, scene: _Scene, author: Author) -> _Scene:
+    """The scene as the author tells it: a careless one calls the things by another name."""
+    return replace(scene, thing=_thing(rng)) if author.careless else scene
+
+
+def _thing(rng: random.Random) -> str:
+    adjective = rng.choice(words.ADJECTIVES) + " " if rng.random() < 0.5 else ""
+    return adjective + rng.choice(words.THINGS)
+
+
+def _change(rng: random.Random, scene: _Scene, count: int, author: Author) -> _Change:
     """A change that is possible at this count: result within 1..LARGEST, divisions exact."""
     factors = [k for k in range(2, 10) if count * k <= LARGEST]
     divisors = [k for k in range(2, 10) if count % k == 0 and count // k >= 2]
@@ -304,6 +328,6 @@ def _change(rng: random.Random, scene: _Scene, count: int, habit: float) -> _Cha
         after, stories, works = count // b, SHARES, WORK_SHARES
         line = f"{count} / {b} = {after}."
     story = scene.fill(rng.choice(stories), b=b)
-    work = scene.fill(_phrase(rng, works, habit), b=b) + " " + line
-    ending = scene.fill(_phrase(rng, ENDINGS, habit), c=after)
+    work = _retold(rng, scene, author).fill(_phrase(rng, works, author), b=b) + " " + line
+    ending = _retold(rng, scene, author).fill(_phrase(rng, ENDINGS, author), c=after)
     return _Change(story=story, work=work + ending, count=after)

@@ -37,7 +37,7 @@ INKED = (
     "ytick.color",
     "axes.edgecolor",
 )
-CELLS = 36
+CELLS, SMALLEST = 36, 1e-7
 TENTHS = tuple(i / 10 for i in range(1, 10))
 INK = "#0a0b0c"  # replaced by currentColor in the page, so that text follows light and dark
 
@@ -47,7 +47,7 @@ Draw = Callable[[Results], Figure]
 def figure2(results: Results) -> Figure:
     """Gain over D^L and D^I (A), and both on the entropy-KL plane (B, C), first checkpoint."""
     frame, counts = focus(results)
-    figure, axes = _canvas(3, 2.8)
+    figure, axes = _canvas(2.8, (1, 1.15, 1.15))
     _gain_curves(axes[0], frame, counts)
     for axis, column, symbol, color in (
         (axes[1], "learnable", "$D^L$", LEARNABLE),
@@ -61,7 +61,7 @@ def figure2(results: Results) -> Figure:
 
 def figure3(results: Results) -> Figure:
     """Coefficients by K (A), gain of kinds of Q3 positions (B), high-low support gaps (C)."""
-    figure, axes = _canvas(3, 3.0)
+    figure, axes = _canvas(3.0, (1, 1.1, 1))
     _coefficients(axes[0], results.tables["table09"])
     _q3_kinds(axes[1], results)
     _gaps(axes[2], results.tables["table01"])
@@ -92,11 +92,11 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def _canvas(panels: int, height: float) -> tuple[Figure, Any]:
-    """A row of panels, 7.2 inches wide (two columns of a paper)."""
+def _canvas(height: float, widths: tuple[float, ...]) -> tuple[Figure, Any]:
+    """A row of panels of these relative widths, 7.2 inches wide (two columns of a paper)."""
     figure = Figure(figsize=(7.2, height))
     figure.patch.set_alpha(0)
-    axes = figure.subplots(1, panels)
+    axes = figure.subplots(1, len(widths), width_ratios=widths)
     for axis in axes:
         axis.patch.set_alpha(0)
     return figure, axes
@@ -137,19 +137,20 @@ def _plane(
     figure: Figure, axis: Axes, frame: pd.DataFrame, column: str, symbol: str, color: str
 ) -> None:
     """Mean of a score in cells of the plane; the outlined corner is Q3."""
-    entropy, kl = frame["entropy"].to_numpy(), np.maximum(frame["kl_0"].to_numpy(), 1e-6)
-    x_edges = np.linspace(0, np.quantile(entropy, 0.995), CELLS + 1)
-    y_edges = np.geomspace(np.quantile(kl, 0.005), kl.max(), CELLS + 1)
+    entropy, kl = (np.maximum(frame[name].to_numpy(), SMALLEST) for name in ("entropy", "kl_0"))
+    x_edges, y_edges = (
+        np.geomspace(np.quantile(z, 0.005), z.max(), CELLS + 1) for z in (entropy, kl)
+    )
     total, _, _ = np.histogram2d(entropy, kl, [x_edges, y_edges])
     summed, _, _ = np.histogram2d(entropy, kl, [x_edges, y_edges], weights=frame[column])
     mean = np.divide(summed, total, out=np.full_like(summed, np.nan), where=total > 0)
     ramp = LinearSegmentedColormap.from_list("ramp", ["#EDEDED", color])
     mesh = axis.pcolormesh(x_edges, y_edges, mean.T, cmap=ramp, vmin=0, vmax=1, rasterized=True)
-    axis.set_yscale("log")
+    axis.set(xscale="log", yscale="log")
     q3 = frame["quadrant"] == 3
     right, bottom = frame.loc[q3, "entropy"].max(), frame.loc[q3, "kl_0"].min()
-    axis.plot([0, right, right], [bottom, bottom, kl.max()], color=INK, linewidth=0.8)
-    axis.annotate("Q3", (0, bottom), xytext=(2, -9), textcoords="offset points", fontsize=7.5)
+    axis.plot([x_edges[0], right, right], [bottom, bottom, kl.max()], color=INK, linewidth=0.8)
+    axis.annotate("Q3", (right, kl.max()), xytext=(-12, -8), textcoords="offset points")
     axis.set(xlabel="student entropy $H$ (nats)", ylabel="$KL_0$ (nats)")
     figure.colorbar(mesh, ax=axis, label=f"mean {symbol}", shrink=0.9, aspect=25)
 
@@ -223,5 +224,5 @@ def _gaps(axis: Axes, table: pd.DataFrame) -> None:
     _zero_line(axis, vertical=True)
     labels = [f"{n}, K={k}" for n, k in zip(rows["checkpoint"], rows["top_k"], strict=True)]
     axis.set_yticks(y, labels)
-    axis.set(xlabel="high − low gap in Q3 (nats)")
+    axis.set(xlabel="high − low gain (nats)")
     axis.set_title("C  Support gap")

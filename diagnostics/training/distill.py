@@ -4,10 +4,11 @@ Each step: fresh rollouts of the current student, hidden states of both models, 
 
     loss = mean over kept positions of KL(p_theta || p_T), nats,
 
-and one AdamW step. Prompts, their order and the sampling seeds depend on `seed` alone, so all arms
-of an experiment see the same prompts. Some prompts are set aside: their rollouts by theta_0 are
-frozen and give the held-out KL(p_T || p_theta) of the log. Not covered: several devices, adapters,
-resuming; a library trainer is to take this loop's place behind the seam in `masks`.
+and one AdamW step, its size falling linearly to nought. Prompts, their order and the sampling seeds
+depend on `seed` alone, so all arms of an experiment see the same prompts. Some prompts are set
+aside: their rollouts by theta_0 are frozen and give the held-out KL(p_T || p_theta) of the log. Not
+covered: several devices, adapters, resuming, a prompt of the teacher's own; a library trainer is to
+take this loop's place behind the seam in `masks`.
 """
 
 from __future__ import annotations
@@ -105,8 +106,9 @@ def distill(
     held_out = _frozen(pair, encoded[: settings.held_out], settings)
     targets = hidden_states(pair.teacher, held_out, 8192)
     optimizer = torch.optim.AdamW(
-        pair.student.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
+        pair.student.parameters(), lr=settings.learning_rate, weight_decay=0.0
     )
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=settings.steps)
     log: list[dict[str, Any]] = []
     title = f"training {settings.selector}"
     with bar(title, settings.steps) as advance:
@@ -118,6 +120,7 @@ def distill(
             indices, seed = next(order)
             samples = _rollouts(pair, [encoded[i] for i in indices], settings, seed)
             entry |= _update(pair, samples, [f"{step}:{i}" for i in indices], settings, optimizer)
+            schedule.step()
             log.append(entry)
             advance(1)
     log.append({"step": settings.steps, "held_out_kl": held_out_kl(pair, held_out, targets)})
