@@ -149,8 +149,10 @@ def _plane(
     axis.set(xscale="log", yscale="log")
     q3 = frame["quadrant"] == 3
     right, bottom = frame.loc[q3, "entropy"].max(), frame.loc[q3, "kl_0"].min()
-    axis.plot([x_edges[0], right, right], [bottom, bottom, kl.max()], color=INK, linewidth=0.8)
-    axis.annotate("Q3", (right, kl.max()), xytext=(-12, -8), textcoords="offset points")
+    axis.plot([x_edges[0], right, right], [bottom, bottom, kl.max()], color=NEUTRAL, linewidth=1.2)
+    axis.annotate(
+        "Q3", (x_edges[0], bottom), xytext=(3, 3), textcoords="offset points", color=NEUTRAL
+    )
     axis.set(xlabel="student entropy $H$ (nats)", ylabel="$KL_0$ (nats)")
     figure.colorbar(mesh, ax=axis, label=f"mean {symbol}", shrink=0.9, aspect=25)
 
