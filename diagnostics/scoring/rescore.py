@@ -107,7 +107,7 @@ def rescore(
     contexts = bank.table.select(["context_id", "prompt_id"])
     if not (out / "contexts.parquet").is_file():
         write_parquet(out / "contexts.parquet", contexts.replace_schema_metadata(None))
-    write_json(out / "manifest.json", manifest)
+    _write_manifest(out, manifest)
     jobs = [_Job(TEACHER, teacher_files), _Job(START, student_files)]
     jobs += [_Job(key, files) for key, files in trained.items()]
     for job in jobs:
@@ -116,7 +116,15 @@ def rescore(
         except NotFinite:
             _forget(out, job.name, manifest)
             raise
+        _write_manifest(out, manifest)
     return open_run(out)
+
+
+def _write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes the manifest with how many parts of each model lie in the folder now."""
+    models = (TEACHER, START, *manifest["checkpoints"])
+    done = {name: len(list(part_file(out, name, 0).parent.glob("*.parquet"))) for name in models}
+    write_json(out / "manifest.json", {**manifest, "parts_done": done})
 
 
 def parse_checkpoints(pairs: Sequence[str]) -> dict[str, str]:
@@ -153,7 +161,7 @@ def _forget(out: Path, name: str, manifest: dict[str, Any]) -> None:
     """Takes a refused checkpoint out of the run, so that a mended one may have its name."""
     if manifest["checkpoints"].pop(name, None):
         shutil.rmtree(part_file(out, name, 0).parent, ignore_errors=True)
-        write_json(out / "manifest.json", manifest)
+        _write_manifest(out, manifest)
 
 
 def _check_names(checkpoints: Mapping[str, str]) -> None:

@@ -74,6 +74,11 @@ def content(folder: Path) -> dict[str, str]:
     }
 
 
+def scored(folder: Path) -> dict[str, str]:
+    """The content but for the manifest, which counts the parts done so far."""
+    return {name: digest for name, digest in content(folder).items() if name != "manifest.json"}
+
+
 def loaded_models(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The models whose transformers are loaded from now on."""
     names: list[str] = []
@@ -241,7 +246,7 @@ def test_kill_between_parts_leaves_whole_files_and_the_rerun_completes(
         patch.setattr(module, "write_parquet", killed)
         with pytest.raises(KeyboardInterrupt):
             score(tmp_path / "run")
-    found = content(tmp_path / "run")
+    found = scored(tmp_path / "run")
     assert len([name for name in found if name.startswith("scores/")]) == before
     assert all(finished[name] == digest for name, digest in found.items())
     score(tmp_path / "run")
@@ -267,7 +272,7 @@ def test_kill_inside_a_write_leaves_no_part_of_it(
         patch.setattr(diagnostics.files.pq, "write_table", torn)
         with pytest.raises(InputError, match="No space left on device"):
             score(tmp_path / "run")
-    assert all(finished[n] == digest for n, digest in content(tmp_path / "run").items())
+    assert all(finished[n] == digest for n, digest in scored(tmp_path / "run").items())
     score(tmp_path / "run")
     assert content(tmp_path / "run") == finished
 
@@ -339,3 +344,12 @@ def test_parts_on_disk_have_the_stored_types(score: Scorer, tmp_path: Path) -> N
     assert types["top_ids"].startswith("fixed_size_list<")
     assert types["top_ids"].endswith("int32>[4]")
     assert table.num_rows == sum(np.sum(r.loss_mask) for r in ROLLOUTS[:3])
+
+
+def test_manifest_says_how_many_parts_of_each_model_are_done(
+    bank: Bank, teacher: str, student: str, checkpoint: str, tmp_path: Path
+) -> None:
+    run = rescore(bank, teacher, student, {"later": checkpoint}, tmp_path, Settings(top_k=4))
+    parts = run.manifest["parts"]
+    assert parts > 0
+    assert run.manifest["parts_done"] == {"teacher": parts, "theta_0": parts, "later": parts}
