@@ -24,7 +24,7 @@ from pathlib import Path
 from diagnostics.bank.build import build_bank
 from diagnostics.bank.prompts import read_prompts
 from diagnostics.bank.sample import Sampling
-from diagnostics.embedded.pair import STUDENT, TEACHER
+from diagnostics.embedded.pair import STUDENT, TEACHER, as_model
 from diagnostics.embedded.problems import sheets
 from diagnostics.errors import InputError
 from diagnostics.files import write_text
@@ -68,13 +68,14 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> Path:
     Raises InputError when `out` holds files that no demonstration made.
     """
     size = QUICK if quick else FULL
+    student, teacher = as_model(STUDENT), as_model(TEACHER)
     _clear(out)
     bank_file = DEFAULT_BANK if out == DEFAULT_OUT and not quick else out / "bank.parquet"
     _write_prompts(out / "prompts" / "bank.jsonl", PROMPT_SEED, size.contexts, held_out=True)
     _write_prompts(out / "prompts" / "training.jsonl", TRAINING_SEED, size.training_prompts)
     with _step(f"bank: {size.contexts} rollouts of the student"):
         sampling = Sampling(max_new_tokens=size.positions, seed=seed)
-        bank = build_bank(str(STUDENT), str(out / "prompts" / "bank.jsonl"), bank_file, sampling)
+        bank = build_bank(student, str(out / "prompts" / "bank.jsonl"), bank_file, sampling)
     prompts = read_prompts(str(out / "prompts" / "training.jsonl"))
     checkpoints = {}
     for name, selector, budget in ARMS:
@@ -89,15 +90,11 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> Path:
                 learning_rate=LEARNING_RATE,
                 seed=seed,
             )
-            log = distill(
-                open_model(str(STUDENT)), open_model(str(TEACHER)), prompts, settings, folder
-            )
+            log = distill(open_model(student), open_model(teacher), prompts, settings, folder)
             checkpoints[name] = str(folder)
             _say(f"  held-out KL {log[0]['held_out_kl']:.4f} -> {log[-1]['held_out_kl']:.4f} nats")
     with _step("rescoring: teacher, theta_0 and three checkpoints"):
-        run = rescore(
-            bank, str(TEACHER), str(STUDENT), checkpoints, out / "run", Settings(), name="demo"
-        )
+        run = rescore(bank, teacher, student, checkpoints, out / "run", Settings(), name="demo")
     with _step("report"):
         return write_report([run], out, ReportSettings(seed=seed))
 

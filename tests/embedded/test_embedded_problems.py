@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import re
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
+from diagnostics.embedded.pair import STUDENT, as_model
 from diagnostics.embedded.problems import (
     HELD_OUT_ONE_IN,
     LARGEST,
@@ -94,3 +96,12 @@ def test_a_sheet_has_steps_enough_to_fill_a_rollout() -> None:
         # one work line a step, one starting line and two framing lines a problem
         lines = len(sheet.solution.splitlines())
         assert lines - 3 * len(sheet.answers) >= MIN_STEPS
+
+
+def test_models_of_the_pair_are_named_from_the_working_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(STUDENT.parent)
+    assert as_model(STUDENT) == "student"
+    monkeypatch.chdir(tmp_path)
+    assert as_model(STUDENT) == str(STUDENT)
