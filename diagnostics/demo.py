@@ -39,6 +39,7 @@ DEFAULT_OUT = Path("reports/demo")
 DEFAULT_BANK = Path("banks/demo.parquet")
 PROMPT_SEED, TRAINING_SEED = 10, 11
 LEARNING_RATE = 3e-4  # 1e-3 makes the held-out KL rise again (docs/log.md)
+MARKER = "made-by-demo.txt"
 OWN = ("checkpoints", "prompts", "run", "bank.parquet")
 ARMS: tuple[tuple[str, Selector, float], ...] = (
     ("full", "full", 1.0),
@@ -101,15 +102,14 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> Path:
 
 def _clear(out: Path) -> None:
     """Removes what an earlier demonstration left; refuses a folder of something else."""
-    if out.is_dir() and any(out.iterdir()) and not (out / "prompts").is_dir():
-        known = (out / "results.json").is_file() and (out / "checkpoints").is_dir()
-        if not known:
-            raise InputError(
-                where=str(out),
-                expected="a new or empty folder, or an earlier demo's",
-                got="other files",
-                fix="choose another --out",
-            )
+    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
+        raise InputError(
+            where=str(out),
+            expected="a new or empty folder, or an earlier demo's",
+            got="other files",
+            fix="choose another --out",
+        )
+    write_text(out / MARKER, "Made by `diagnostics demo`, and made anew by the next one.\n")
     for name in OWN:
         path = out / name
         if path.is_dir():

@@ -13,6 +13,7 @@ from diagnostics.bank.contexts import check_ids, read_bank
 from diagnostics.demo import ARMS, FULL, run_demo
 from diagnostics.embedded.pair import STUDENT, TEACHER, WEIGHTS
 from diagnostics.embedded.problems import is_held_out
+from diagnostics.errors import InputError
 from diagnostics.models.files import open_model, tokenizer_fingerprint
 from diagnostics.report.analysis import ReportSettings, analyse
 from diagnostics.scoring.rescore import Settings, rescore
@@ -82,3 +83,12 @@ def test_the_quick_demonstration_runs_twice_into_one_folder(tmp_path: Path) -> N
     tables = json.loads((out / "results.json").read_text())["tables"]
     assert tables == json.loads(first)["tables"]
     assert (out / "report.html").is_file()
+
+
+def test_a_folder_that_no_demonstration_made_is_refused_and_left_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "checkpoints" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("precious")
+    with pytest.raises(InputError, match="expected a new or empty folder, or an earlier demo's"):
+        run_demo(tmp_path, quick=True)
+    assert mine.read_text() == "precious"
