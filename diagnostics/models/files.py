@@ -119,6 +119,17 @@ def check_shared_vocabulary(first: ModelFiles, second: ModelFiles) -> None:
         )
 
 
+def check_top_k(k: int, model: ModelFiles) -> None:
+    """Refuses a support size that a model's vocabulary does not have."""
+    if not 1 <= k <= model.vocabulary:
+        raise InputError(
+            where="--top-k",
+            expected=f"1 to {model.vocabulary}, the size of the vocabulary",
+            got=str(k),
+            fix="choose a smaller support",
+        )
+
+
 def _locate(spec: str) -> Path:
     path = Path(spec)
     if path.is_dir():

@@ -27,6 +27,7 @@ from diagnostics.files import whole_file, write_json, write_parquet
 from diagnostics.models.files import (
     ModelFiles,
     check_shared_vocabulary,
+    check_top_k,
     open_model,
     tokenizer_fingerprint,
 )
@@ -95,13 +96,7 @@ def rescore(
         check_shared_vocabulary(teacher_files, other)
     _check_origin(bank, student_files)
     check_ids(bank, teacher_files.vocabulary, f"bank {bank.digest[:12]}")
-    if not 1 <= settings.top_k <= teacher_files.vocabulary:
-        raise InputError(
-            where="--top-k",
-            expected=f"1 to {teacher_files.vocabulary}, the size of the vocabulary",
-            got=str(settings.top_k),
-            fix="choose a smaller support",
-        )
+    check_top_k(settings.top_k, teacher_files)
     manifest = _manifest(bank, teacher_files, student_files, trained, settings, name or out.name)
     manifest = _join(out, manifest)
     contexts = bank.table.select(["context_id", "prompt_id"])
@@ -196,7 +191,7 @@ def _manifest(
         "student": stamp(student),
         "checkpoints": {key: stamp(files) for key, files in checkpoints.items()},
         "settings": {"top_k": settings.top_k, "dtype": settings.dtype},
-        "parts": -(-len(bank) // PART_CONTEXTS),
+        "parts": _part_count(bank),
         "libraries": library_versions(),
     }
 
@@ -257,7 +252,7 @@ def _dig(value: Mapping[str, Any], path: str) -> Any:
 
 def _score_model(job: _Job, teacher: ModelFiles, bank: Bank, out: Path, settings: Settings) -> None:
     """Scores the parts of one model that are not on disk yet."""
-    parts = range(-(-len(bank) // PART_CONTEXTS))
+    parts = range(_part_count(bank))
     missing = [part for part in parts if not part_file(out, job.name, part).is_file()]
     if not missing:
         return
@@ -285,6 +280,10 @@ def _score_model(job: _Job, teacher: ModelFiles, bank: Bank, out: Path, settings
             write_parquet(part_file(out, job.name, part), scores_table(columns))
     del model
     gc.collect()
+
+
+def _part_count(bank: Bank) -> int:
+    return -(-len(bank) // PART_CONTEXTS)
 
 
 def _part_size(part: int, bank: Bank) -> int:

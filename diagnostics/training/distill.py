@@ -30,7 +30,12 @@ from diagnostics.bank.prompts import Prompt
 from diagnostics.bank.sample import Samples, encode_prompt, sample_batch
 from diagnostics.errors import InputError
 from diagnostics.files import write_json, write_text
-from diagnostics.models.files import ModelFiles, check_shared_vocabulary, require_tokenizer
+from diagnostics.models.files import (
+    ModelFiles,
+    check_shared_vocabulary,
+    check_top_k,
+    require_tokenizer,
+)
 from diagnostics.models.weights import Dtype, final_hidden, load_weights, project
 from diagnostics.progress import bar
 from diagnostics.scoring.divergence import chunked, distribution, kl_divergence
@@ -89,13 +94,7 @@ def distill(
     check_budget(settings.budget)
     check_shared_vocabulary(teacher, student)
     _check_room(out, prompts, settings)
-    if not 1 <= settings.top_k <= student.vocabulary:
-        raise InputError(
-            where="--top-k",
-            expected=f"1 to {student.vocabulary}, the size of the vocabulary",
-            got=str(settings.top_k),
-            fix="choose a smaller support",
-        )
+    check_top_k(settings.top_k, student)
     tokenizer = require_tokenizer(student)
     pair = _Pair(
         student=load_weights(student, settings.dtype, settings.device),
