@@ -31,8 +31,8 @@ from diagnostics.files import write_text
 from diagnostics.models.files import open_model
 from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.write import write_report
-from diagnostics.scoring.rescore import Settings, rescore
-from diagnostics.statistics.selectors import Selector
+from diagnostics.scoring.rescore import rescore
+from diagnostics.scoring.task import Settings
 from diagnostics.training.distill import TrainSettings, distill
 
 DEFAULT_OUT = Path("reports/demo")

@@ -16,7 +16,8 @@ from diagnostics.embedded.problems import is_held_out
 from diagnostics.errors import InputError
 from diagnostics.models.files import open_model, tokenizer_fingerprint
 from diagnostics.report.analysis import ReportSettings, analyse
-from diagnostics.scoring.rescore import Settings, rescore
+from diagnostics.scoring.rescore import rescore
+from diagnostics.scoring.task import Settings
 
 ROOT = Path(__file__).parent.parent
 BANK, REPORT = ROOT / "banks" / "demo.parquet", ROOT / "reports" / "demo"

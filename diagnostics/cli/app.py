@@ -188,8 +188,9 @@ def rescore(
     """Score a bank with teacher, theta_0 and checkpoints; run again to resume or to add."""
     from diagnostics.bank.contexts import read_bank
     from diagnostics.models.weights import resolve_device, resolve_dtype
-    from diagnostics.scoring.rescore import Settings, parse_checkpoints
+    from diagnostics.scoring.rescore import parse_checkpoints
     from diagnostics.scoring.rescore import rescore as score
+    from diagnostics.scoring.task import Settings
 
     chosen = resolve_device(device)
     settings = Settings(

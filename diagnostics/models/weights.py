@@ -1,24 +1,21 @@
-"""Loads a model's weights, and takes it apart at the seam that scoring needs: body and head.
+"""Loads a model's weights, and runs its body up to the last hidden state.
 
-The body gives final hidden states (after the last norm); the head turns them into logits. Scoring
+The body gives final hidden states (after the last norm); `heads` turns them into logits. Scoring
 calls them apart, so that logits leave the matrix product in float32 and only for the positions that
-are asked for. Model families that scale or cap their logits after the head are refused by name
-until they are honoured.
+are asked for.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from diagnostics.errors import InputError
-from diagnostics.models.files import WEIGHTS, ModelFiles
+from diagnostics.models.files import ModelFiles
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES: dict[str, torch.dtype] = {
@@ -26,8 +23,6 @@ DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-HEAD_KEYS = ("lm_head.weight", "model.embed_tokens.weight")  # the second where they are tied
-LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap")
 
 
 def resolve_device(name: str) -> str:
@@ -67,15 +62,6 @@ def load_weights(files: ModelFiles, dtype: Dtype, device: str) -> PreTrainedMode
 
     Raises InputError when weights are damaged or missing, or the family transforms its logits.
     """
-    config = files.config.get_text_config()
-    for name in LOGIT_TRANSFORMS:
-        if getattr(config, name, None) not in (None, 1, 1.0):
-            raise InputError(
-                where=files.spec,
-                expected="logits that are the head's product alone",
-                got=f"{config.model_type} with {name}={getattr(config, name)}",
-                fix="choose another model; this family is not supported yet",
-            )
     disable_progress_bar()  # the commands show bars of their own
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -99,48 +85,9 @@ def load_weights(files: ModelFiles, dtype: Dtype, device: str) -> PreTrainedMode
     return loaded
 
 
-def load_head(files: ModelFiles, dtype: Dtype, device: str) -> Tensor:
-    """The head's matrix (vocab, hidden) alone, read from the weights without loading the model.
-
-    Raises InputError when the head has a bias or is not where supported families keep it.
-    """
-    index = {key: shard for shard in sorted(files.folder.glob(WEIGHTS)) for key in _keys(shard)}
-    if "lm_head.bias" in index:
-        raise InputError(
-            where=files.spec,
-            expected="an output head without bias",
-            got="lm_head.bias",
-            fix="choose another model; this family is not supported yet",
-        )
-    key = next((key for key in HEAD_KEYS if key in index), None)
-    if key is None:
-        raise InputError(
-            where=files.spec,
-            expected=f"the output head under {' or '.join(HEAD_KEYS)}",
-            got=f"{len(index)} other tensors",
-            fix="choose another model; this family is not supported yet",
-        )
-    with safe_open(index[key], framework="pt") as shard:
-        weight: Tensor = shard.get_tensor(key)
-    return weight.to(dtype=DTYPES[dtype], device=device)
-
-
 def final_hidden(model: PreTrainedModel, ids: Tensor, attention_mask: Tensor) -> Tensor:
     """Hidden states that the head would get, (batch, length, hidden), for ids (batch, length)."""
     body = model.get_decoder()
     output = body(input_ids=ids, attention_mask=attention_mask, use_cache=False)
     hidden: Tensor = output.last_hidden_state
     return hidden
-
-
-def project(hidden: Tensor, weight: Tensor) -> Tensor:
-    """Logits in float32, (pos, vocab), for hidden (pos, hidden) and weight (vocab, hidden).
-
-    The product itself is taken in float32: logits rounded to bf16 put errors of 2e-2 nats into KL.
-    """
-    return hidden.float() @ weight.float().T
-
-
-def _keys(shard: Path) -> list[str]:
-    with safe_open(shard, framework="pt") as tensors:
-        return list(tensors.keys())

@@ -1,9 +1,11 @@
 """A run on disk: what was scored, by which models, and how to read it back. No torch here.
 
-    RUN/manifest.json            bank digest, models, settings
-    RUN/contexts.parquet         context_id, prompt_id, in bank order
+    RUN/manifest.json                bank digest, models, settings
+    RUN/contexts.parquet             context_id, prompt_id, in bank order
     RUN/scores/MODEL/00000.parquet   one row a valid position, parts in bank order
     RUN/hidden/00000.safetensors     the teacher's final hidden states, as its head gets them
+    RUN/hidden/head.safetensors      the teacher's head
+    RUN/noise/KIND/00000.parquet     theta_0 once more at some contexts: the noise floor
 
 Part files are written whole, so a part that is there is done.
 """
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 from diagnostics.errors import InputError
 from diagnostics.files import read_json, read_parquet
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TEACHER, START = "teacher", "theta_0"
 CHECKPOINT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -37,7 +39,7 @@ class TeacherScores:
 
     Fields: `context` (pos,) index into the bank; `position` (pos,) 0-based in the response;
     `token_id` (pos,); `entropy` (pos,) nats; `top_ids` (pos, k), most probable first;
-    `top_logprob` (pos, k) nats.
+    `top_logprob` (pos, k) nats; `dropped` (pos,) probability mass on ids that the student lacks.
     """
 
     context: Ids
@@ -46,6 +48,7 @@ class TeacherScores:
     entropy: Floats
     top_ids: Ids
     top_logprob: Floats
+    dropped: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,7 @@ class StudentScores:
     Fields: `kl` (pos,) KL(p_T || p); `reverse_kl` (pos,) KL(p || p_T); `entropy` (pos,);
     `top_ids` (pos, k); `top_logprob` (pos, k) its own log-probabilities there;
     `teacher_logprob` (pos, k) the teacher's there; `logprob_at_teacher` (pos, k) its own at the
-    teacher's top-k.
+    teacher's top-k; `dropped` (pos,) probability mass on ids that the teacher lacks.
     """
 
     kl: Floats
@@ -65,6 +68,7 @@ class StudentScores:
     top_logprob: Floats
     teacher_logprob: Floats
     logprob_at_teacher: Floats
+    dropped: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +125,12 @@ def open_run(folder: Path) -> Run:
     """Opens a run. Raises InputError when there is none, or it is of a newer schema."""
     manifest = read_json(folder / "manifest.json")
     found = manifest.get("schema_version")
-    if not isinstance(found, int) or found > SCHEMA_VERSION:
+    if found != SCHEMA_VERSION:
         raise InputError(
             where=str(folder / "manifest.json"),
-            expected=f"schema_version 1 to {SCHEMA_VERSION}",
+            expected=f"schema_version {SCHEMA_VERSION}",
             got=str(found),
-            fix="give a run folder, or update the project",
+            fix="give a run folder that this version wrote: update the project, or score again",
         )
     return Run(folder=folder, manifest=manifest)
 
@@ -139,6 +143,16 @@ def part_file(folder: Path, model: str, part: int) -> Path:
 def hidden_file(folder: Path, part: int) -> Path:
     """Where the teacher's hidden states of one part lie."""
     return folder / "hidden" / f"{part:05d}.safetensors"
+
+
+def head_file(folder: Path) -> Path:
+    """Where the teacher's head lies."""
+    return folder / "hidden" / "head.safetensors"
+
+
+def noise_file(folder: Path, kind: str) -> Path:
+    """Where theta_0's second scores lie: `kind` is `batch` (another batch shape) or a dtype."""
+    return folder / "noise" / kind / "00000.parquet"
 
 
 def scores_table(columns: Mapping[str, NDArray[Any]]) -> pa.Table:

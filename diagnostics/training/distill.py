@@ -17,7 +17,7 @@ import json
 import random
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ from diagnostics.models.files import (
     check_top_k,
     require_tokenizer,
 )
-from diagnostics.models.weights import Dtype, final_hidden, load_weights, project
+from diagnostics.models.heads import Head, head_of
+from diagnostics.models.weights import Dtype, final_hidden, load_weights
 from diagnostics.progress import bar
 from diagnostics.scoring.divergence import chunked, distribution, kl_divergence
 from diagnostics.scoring.hidden import Context, hidden_states
@@ -70,6 +71,13 @@ class _Pair:
     student: PreTrainedModel
     teacher: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    teacher_head: Head
+    student_shape: Head
+
+    def student_head(self) -> Head:
+        """The student's head as it is now, with its gradient."""
+        module = self.student.get_output_embeddings()
+        return replace(self.student_shape, weight=module.weight, bias=getattr(module, "bias", None))
 
 
 def reverse_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -96,10 +104,13 @@ def distill(
     _check_room(out, prompts, settings)
     check_top_k(settings.top_k, student)
     tokenizer = require_tokenizer(student)
+    models = [load_weights(m, settings.dtype, settings.device) for m in (student, teacher)]
     pair = _Pair(
-        student=load_weights(student, settings.dtype, settings.device),
-        teacher=load_weights(teacher, settings.dtype, settings.device),
+        student=models[0],
+        teacher=models[1],
         tokenizer=tokenizer,
+        teacher_head=head_of(models[1], teacher.spec),
+        student_shape=head_of(models[0], student.spec),
     )
     encoded = [encode_prompt(prompt.text, tokenizer) for prompt in prompts]
     held_out = _frozen(pair, encoded[: settings.held_out], settings)
@@ -140,8 +151,8 @@ def _update(
         states, settings.selector, settings.budget, settings.top_k, settings.seed
     )
     kept = torch.from_numpy(selection.mask).to(states.student.device)
-    teacher_logits = project(states.teacher[kept], states.teacher_head)
-    losses = reverse_kl(project(states.student[kept], states.student_head), teacher_logits)
+    teacher_logits = states.teacher_head.logits(states.teacher[kept])
+    losses = reverse_kl(states.student_head.logits(states.student[kept]), teacher_logits)
     loss = losses.mean()
     if not bool(torch.isfinite(loss)):
         raise InputError(
@@ -186,8 +197,8 @@ def _batch_states(pair: _Pair, samples: Samples, names: Sequence[str]) -> BatchS
     return BatchStates(
         student=student,
         teacher=teacher,
-        student_head=pair.student.get_output_embeddings().weight,
-        teacher_head=pair.teacher.get_output_embeddings().weight,
+        student_head=pair.student_head(),
+        teacher_head=pair.teacher_head,
         context=[name for name, n in zip(names, lengths, strict=True) for _ in range(n)],
         position=[t for n in lengths for t in range(n)],
     )
@@ -244,12 +255,9 @@ def _frozen(pair: _Pair, prompts: Sequence[list[int]], settings: TrainSettings) 
 def held_out_kl(pair: _Pair, contexts: Sequence[Context], targets: Sequence[Tensor]) -> float:
     """Mean KL(p_T || p_theta), nats, over frozen contexts; `targets`: teacher's states."""
     states = torch.cat(hidden_states(pair.student, contexts, 8192))
-    student_head = pair.student.get_output_embeddings().weight
-    teacher_head = pair.teacher.get_output_embeddings().weight
+    student_head, teacher_head = pair.student_head(), pair.teacher_head
     values = [
-        kl_divergence(
-            distribution(project(t, teacher_head)), distribution(project(s, student_head))
-        )
+        kl_divergence(distribution(teacher_head.logits(t)), distribution(student_head.logits(s)))
         for t, s in zip(chunked(torch.cat(list(targets))), chunked(states), strict=True)
     ]
     return float(torch.cat(values).mean())

@@ -14,9 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from diagnostics.models.weights import project
-from diagnostics.scoring.divergence import chunked, top_k
-from diagnostics.scoring.rescore import compare
+from diagnostics.models.heads import Head
+from diagnostics.scoring.divergence import chunked, compare, top_k
 from diagnostics.statistics.selectors import Selection, Selector, Signals, identities, select
 from diagnostics.statistics.support import TopLists, support_features
 
@@ -27,14 +26,14 @@ UNSCORED: tuple[Selector, ...] = ("full", "random")
 class BatchStates:
     """Final hidden states of a rollout batch at its valid positions, with both heads.
 
-    Fields: `student` and `teacher` (pos, hidden); `student_head` and `teacher_head`
-    (vocab, hidden); `context` and `position`, one entry a position, name it for tie-breaks.
+    Fields: `student` and `teacher` (pos, hidden); their heads; `context` and `position`, one entry
+    a position, name it for tie-breaks.
     """
 
     student: Tensor
     teacher: Tensor
-    student_head: Tensor
-    teacher_head: Tensor
+    student_head: Head
+    teacher_head: Head
     context: Sequence[str]
     position: Sequence[int]
 
@@ -55,8 +54,8 @@ def batch_mask(
         return select(selector, budget, signals, seed)
     chunks: list[dict[str, Tensor]] = []
     for student, teacher in zip(chunked(states.student), chunked(states.teacher), strict=True):
-        teacher_logits = project(teacher, states.teacher_head)
-        scores = compare(teacher_logits, project(student, states.student_head), k)
+        teacher_logits = states.teacher_head.logits(teacher)
+        scores = compare(teacher_logits, states.student_head.logits(student), k)
         ids = top_k(teacher_logits, k)
         scores["teacher_ids"] = ids.int()
         scores["teacher_top"] = torch.log_softmax(teacher_logits.double(), dim=1).gather(1, ids)

@@ -9,17 +9,14 @@ import pytest
 import torch
 from doubles import copy, random_model, save, slow_logprobs, slow_model
 from safetensors.torch import load_file, save_file
-from transformers import Qwen3ForCausalLM
 
 from diagnostics.errors import InputError
 from diagnostics.models.files import open_model
+from diagnostics.models.heads import head_of
 from diagnostics.models.weights import (
     DTYPES,
-    LOGIT_TRANSFORMS,
     final_hidden,
-    load_head,
     load_weights,
-    project,
     resolve_device,
     resolve_dtype,
 )
@@ -43,19 +40,6 @@ def refused(spec: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("sharded", [False, True], ids=["whole", "sharded"])
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("dtype", list(DTYPES))
-def test_head_alone_is_the_models_own(
-    tmp_path: Path, tied: bool, sharded: bool, dtype: str
-) -> None:
-    spec = saved(tmp_path / "m", tied=tied, sharded=sharded)
-    own = Qwen3ForCausalLM.from_pretrained(spec, dtype=DTYPES[dtype]).get_output_embeddings().weight
-    head = load_head(open_model(spec), dtype, "cpu")
-    assert head.dtype == DTYPES[dtype]
-    assert torch.equal(head, own)
-
-
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_body_and_head_apart_give_the_whole_models_distributions(
     tmp_path: Path, tied: bool
@@ -66,21 +50,10 @@ def test_body_and_head_apart_give_the_whole_models_distributions(
     ids = torch.tensor([[6, 7, 8, 9, 10]])
     with torch.no_grad():
         states = final_hidden(model, ids, torch.ones_like(ids))[0]
-    logits = project(states, load_head(files, "float32", "cpu"))
+    logits = head_of(model, spec).logits(states)
     found = torch.log_softmax(logits.double(), dim=1)[:-1]
     truth = slow_logprobs(slow_model(spec), [6], [7, 8, 9, 10])
     assert torch.allclose(found, truth, rtol=0, atol=LOGPROB_TOLERANCE)
-
-
-def test_logits_leave_the_product_in_float32() -> None:
-    """Rounded to bfloat16, logits put errors of 2e-2 nats into KL (FIELD, numerical traps)."""
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(5, 32, generator=generator).bfloat16()
-    weight = torch.randn(11, 32, generator=generator).bfloat16()
-    logits = project(hidden, weight)
-    assert logits.dtype == torch.float32
-    # 32 float32 products of size 1 to 10: a few units of 1e-6
-    assert torch.allclose(logits.double(), hidden.double() @ weight.double().T, rtol=0, atol=1e-5)
 
 
 def test_model_is_loaded_for_evaluation_in_the_asked_dtype(student: str) -> None:
@@ -123,36 +96,6 @@ def test_weights_of_another_shape_are_refused(student: str, tmp_path: Path) -> N
     config["intermediate_size"] += 8
     (folder / "config.json").write_text(json.dumps(config))
     assert "expected whole safetensors weights that fit config.json" in refused(str(folder))
-
-
-@pytest.mark.parametrize("name", LOGIT_TRANSFORMS)
-def test_families_that_transform_logits_are_refused_by_name(
-    student: str, tmp_path: Path, name: str
-) -> None:
-    folder = copy(student, tmp_path / "x")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {name: 30.0}))
-    assert f"qwen3 with {name}=30.0" in refused(str(folder))
-    (folder / "config.json").write_text(json.dumps(config | {name: 1.0}))
-    load_weights(open_model(str(folder)), "float32", "cpu")  # a factor of one changes nothing
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ({"lm_head.bias": torch.zeros(64)}, "expected an output head without bias"),
-        ({"lm_head.weight": None, "model.embed_tokens.weight": None}, "expected the output head"),
-    ],
-)
-def test_heads_of_other_kinds_are_refused(
-    student: str, tmp_path: Path, change: dict[str, torch.Tensor | None], complaint: str
-) -> None:
-    folder = copy(student, tmp_path / "x")
-    tensors = load_file(folder / "model.safetensors") | change
-    kept = {key: value for key, value in tensors.items() if value is not None}
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=complaint):
-        load_head(open_model(str(folder)), "float32", "cpu")
 
 
 def test_auto_device_and_dtype_go_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ def _student(log_t: np.ndarray, log_s: np.ndarray, teacher_ids: np.ndarray) -> d
         "top_logprob": np.take_along_axis(log_s, ids, axis=1),
         "teacher_logprob": np.take_along_axis(log_t, ids, axis=1),
         "logprob_at_teacher": np.take_along_axis(log_s, teacher_ids, axis=1),
+        "dropped": np.zeros(len(log_s), dtype=np.float32),
     }
 
 
@@ -53,6 +54,7 @@ def write_run(
         "entropy": -(np.exp(log_t) * log_t).sum(axis=1),
         "top_ids": teacher_ids,
         "top_logprob": np.take_along_axis(log_t, teacher_ids, axis=1),
+        "dropped": np.zeros(positions, dtype=np.float32),
     }
     write_parquet(part_file(folder, "teacher", 0), scores_table(teacher))
     for model, step in (("theta_0", 0.0), ("one", 0.3), ("two", 0.1)):
@@ -69,7 +71,7 @@ def write_run(
     write_parquet(folder / "contexts.parquet", ids)
     stamp = {"model": "random", "fingerprint": "0" * 64}
     manifest = {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": name,
         "bank": {"digest": "b" * 64, "contexts": contexts},
         "teacher": stamp,

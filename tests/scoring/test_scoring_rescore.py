@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -32,9 +31,10 @@ from safetensors.torch import load_file, save_file
 from diagnostics.bank.contexts import Bank, Rollout, read_bank, write_bank
 from diagnostics.errors import InputError
 from diagnostics.models.files import open_model
-from diagnostics.models.weights import final_hidden, load_head, load_weights
+from diagnostics.models.weights import final_hidden, load_weights
 from diagnostics.scoring import rescore as module
-from diagnostics.scoring.rescore import Settings, parse_checkpoints, rescore
+from diagnostics.scoring.rescore import parse_checkpoints, rescore
+from diagnostics.scoring.task import Settings
 from diagnostics.scoring.run import Run, StudentScores
 
 K = 5
@@ -43,12 +43,9 @@ TOLERANCE = 3e-5
 FIELDS = [field.name for field in fields(StudentScores)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _small_parts() -> Iterator[None]:
+def settings(**changes: Any) -> Settings:
     """Seven contexts make three parts: 3, 3 and 1."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PART_CONTEXTS", 3)
-        yield
+    return Settings(**({"part_contexts": 3} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +64,7 @@ def run(
     """The bank with a checkpoint and with theta_0 once more under a checkpoint's name."""
     out = tmp_path_factory.mktemp("run") / "run"
     models = {"step1": checkpoint, "again": student}
-    return rescore(bank, teacher, student, models, out, Settings(top_k=K))
+    return rescore(bank, teacher, student, models, out, settings(top_k=K))
 
 
 @cache
@@ -142,7 +139,7 @@ def test_teacher_as_its_own_student_diverges_nowhere(
 ) -> None:
     plain = [rollout(**_fields(r) | {"teacher_prompt_ids": None}) for r in ROLLOUTS]
     same = write_bank(plain, bank_info(), tmp_path / "bank.parquet")
-    found = rescore(same, teacher, teacher, {}, tmp_path / "run", Settings(top_k=K))
+    found = rescore(same, teacher, teacher, {}, tmp_path / "run", settings(top_k=K))
     assert np.abs(found.student().kl).max() == 0.0
     assert np.array_equal(found.student().top_ids, found.teacher().top_ids)
 
@@ -160,8 +157,8 @@ def test_teachers_own_prompt_is_the_teachers_alone(run: Run, teacher: str, stude
 def test_numbers_do_not_depend_on_batch_tokens(
     run: Run, bank: Bank, teacher: str, student: str, batch_tokens: int, tmp_path: Path
 ) -> None:
-    settings = Settings(top_k=K, batch_tokens=batch_tokens)
-    other = rescore(bank, teacher, student, {}, tmp_path / "run", settings)
+    chosen = settings(top_k=K, batch_tokens=batch_tokens)
+    other = rescore(bank, teacher, student, {}, tmp_path / "run", chosen)
     for field in ("kl", "reverse_kl", "entropy", "top_logprob"):
         assert close(getattr(other.student(), field), getattr(run.student(), field))
 
@@ -169,7 +166,7 @@ def test_numbers_do_not_depend_on_batch_tokens(
 def test_smaller_support_is_the_head_of_the_larger(
     run: Run, bank: Bank, teacher: str, student: str, tmp_path: Path
 ) -> None:
-    small = rescore(bank, teacher, student, {}, tmp_path / "run", Settings(top_k=2))
+    small = rescore(bank, teacher, student, {}, tmp_path / "run", settings(top_k=2))
     assert np.array_equal(small.student().top_ids, run.student().top_ids[:, :2])
     assert np.array_equal(small.student().kl, run.student().kl)
 
@@ -177,30 +174,32 @@ def test_smaller_support_is_the_head_of_the_larger(
 def test_support_may_be_the_whole_vocabulary(
     bank: Bank, teacher: str, student: str, tmp_path: Path
 ) -> None:
-    found = rescore(bank, teacher, student, {}, tmp_path / "run", Settings(top_k=64)).student()
+    found = rescore(bank, teacher, student, {}, tmp_path / "run", settings(top_k=64)).student()
     assert np.exp(found.teacher_logprob).sum(axis=1) == pytest.approx(1.0, abs=TOLERANCE)
 
 
 @torch.no_grad()
 def test_half_precision_rounds_the_forward_pass_alone(
-    bank: Bank, teacher: str, student: str, tmp_path: Path
+    bank: Bank, teacher: str, student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Logits leave the product in float32: from bf16 states on, KL is exact to 1e-5.
 
     Logits rounded to bf16 would be off by 2e-2 (FIELD, numerical traps).
     """
-    settings = Settings(top_k=K, dtype="bfloat16", batch_tokens=1)  # one rollout a pass
-    found = rescore(bank, teacher, student, {}, tmp_path / "run", settings)
+    chosen = settings(top_k=K, dtype="bfloat16", batch_tokens=1)  # one rollout a pass
+    monkeypatch.setattr("diagnostics.scoring.hidden.shares_prompts", lambda model: False)
+    found = rescore(bank, teacher, student, {}, tmp_path / "run", chosen)
     logs = []
     for spec, owner in ((teacher, "teacher"), (student, "student")):
         files = open_model(spec)
-        body, head = load_weights(files, "bfloat16", "cpu"), load_head(files, "bfloat16", "cpu")
+        body = load_weights(files, "bfloat16", "cpu")
+        head = body.get_output_embeddings().weight
         rows = []
         for one in ROLLOUTS:
             prompt = one.teacher_prompt_ids if owner == "teacher" else None
-            ids = torch.tensor([[*(prompt or one.prompt_ids), *one.response_ids]])
+            ids = torch.tensor([[*(prompt or one.prompt_ids), *one.response_ids[:-1]]])
             states = final_hidden(body, ids, torch.ones_like(ids))[0]
-            window = states[-len(one.response_ids) - 1 : -1][one.loss_mask]
+            window = states[-len(one.response_ids) :][one.loss_mask]
             rows.append(torch.log_softmax(window.double() @ head.double().T, dim=1))
         logs.append(torch.cat(rows))
     wanted = [slow_kl(t, s) for t, s in zip(*logs, strict=True)]
@@ -211,12 +210,16 @@ def test_manifest_says_what_the_run_is_made_of(
     run: Run, bank: Bank, teacher: str, student: str, checkpoint: str
 ) -> None:
     found = run.manifest
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
     assert found["bank"] == {"digest": bank.digest, "contexts": 7}
     for key, spec in (("teacher", teacher), ("student", student)):
         assert found[key] == {"model": spec, "fingerprint": open_model(spec).fingerprint}
     assert found["checkpoints"]["step1"]["fingerprint"] == open_model(checkpoint).fingerprint
-    assert found["settings"] == {"top_k": K, "dtype": "float32"}
+    assert found["settings"] == {
+        "top_k": K,
+        "dtype": "float32",
+        "kernel": run.manifest["settings"]["kernel"],
+    }
     assert found["parts"] == 3
     assert found["libraries"].keys() >= {"torch", "transformers", "python"}
     assert (run.name, run.top_k, run.checkpoints) == ("run", K, ["step1", "again"])
@@ -251,8 +254,8 @@ class TestRefusedBeforeWeights:
     ) -> None:
         out = tmp_path / "run"
         said = "token id 9 = 'w3' in the first, 'w4' in the second"
-        assert said in _complaint(bank, teacher, stranger, {}, out, Settings())
-        assert said in _complaint(bank, teacher, student, {"x": stranger}, out, Settings())
+        assert said in _complaint(bank, teacher, stranger, {}, out, settings())
+        assert said in _complaint(bank, teacher, student, {"x": stranger}, out, settings())
         assert not out.exists()
 
     def test_ids_beyond_the_vocabulary(self, tmp_path: Path) -> None:
@@ -260,7 +263,7 @@ class TestRefusedBeforeWeights:
         bank = write_bank(rows, bank_info(), tmp_path / "bank.parquet")
         name = bank.strings("context_id")[1]
         spec = save(random_model(1), tmp_path / "m", None)
-        said = _complaint(bank, spec, spec, {}, tmp_path / "run", Settings())
+        said = _complaint(bank, spec, spec, {}, tmp_path / "run", settings())
         assert f"context {name}, response_ids: expected token ids from 0 to 63, got 64" in said
         assert not (tmp_path / "run").exists()
 
@@ -268,14 +271,14 @@ class TestRefusedBeforeWeights:
     def test_support_beyond_the_vocabulary(
         self, bank: Bank, teacher: str, student: str, top_k: int, tmp_path: Path
     ) -> None:
-        said = _complaint(bank, teacher, student, {}, tmp_path / "run", Settings(top_k=top_k))
+        said = _complaint(bank, teacher, student, {}, tmp_path / "run", settings(top_k=top_k))
         assert said.startswith("--top-k: expected 1 to 64, the size of the vocabulary, got ")
 
     @pytest.mark.parametrize("name", ["teacher", "theta_0", "", "a/b", "..", ".hidden", "a b"])
     def test_checkpoint_names_that_are_taken_or_no_file_names(
         self, bank: Bank, teacher: str, student: str, name: str, tmp_path: Path
     ) -> None:
-        said = _complaint(bank, teacher, student, {name: student}, tmp_path / "run", Settings())
+        said = _complaint(bank, teacher, student, {name: student}, tmp_path / "run", settings())
         assert said.startswith("--checkpoint: expected a name of letters, digits")
         assert f"got {name!r}" in said
 
@@ -283,33 +286,33 @@ class TestRefusedBeforeWeights:
         self, bank: Bank, teacher: str, student: str, tmp_path: Path
     ) -> None:
         (tmp_path / "notes.txt").write_text("mine")
-        said = _complaint(bank, teacher, student, {}, tmp_path, Settings())
+        said = _complaint(bank, teacher, student, {}, tmp_path, settings())
         assert said == (
             f"{tmp_path}: expected a new or empty folder, or a run, got other files; "
             "choose another --out"
         )
         assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
-    @pytest.mark.parametrize("content", ['{"name": "app"}', '{"schema_version": 2}', "{"])
+    @pytest.mark.parametrize("content", ['{"name": "app"}', '{"schema_version": 3}', "{"])
     def test_folder_with_a_foreign_or_newer_manifest(
         self, bank: Bank, teacher: str, student: str, content: str, tmp_path: Path
     ) -> None:
         (tmp_path / "manifest.json").write_text(content)
-        said = _complaint(bank, teacher, student, {}, tmp_path, Settings())
+        said = _complaint(bank, teacher, student, {}, tmp_path, settings())
         assert f"{tmp_path / 'manifest.json'}: expected" in said
         assert (tmp_path / "manifest.json").read_text() == content
 
     def test_manifest_that_lacks_a_part(
         self, bank: Bank, teacher: str, student: str, tmp_path: Path
     ) -> None:
-        (tmp_path / "manifest.json").write_text('{"schema_version": 1, "name": "other"}')
-        assert "expected" in _complaint(bank, teacher, student, {}, tmp_path, Settings())
+        (tmp_path / "manifest.json").write_text('{"schema_version": 2, "name": "other"}')
+        assert "expected" in _complaint(bank, teacher, student, {}, tmp_path, settings())
 
     def test_out_that_is_a_file(
         self, bank: Bank, teacher: str, student: str, tmp_path: Path
     ) -> None:
         (tmp_path / "taken").write_text("mine")
-        said = _complaint(bank, teacher, student, {}, tmp_path / "taken", Settings())
+        said = _complaint(bank, teacher, student, {}, tmp_path / "taken", settings())
         assert "taken" in said
         assert (tmp_path / "taken").read_text() == "mine"
 
@@ -345,7 +348,7 @@ def with_nan(model: str, folder: Path, tensor: str) -> str:
 def test_model_that_gives_nan_is_refused_by_checkpoint_and_context(
     bank: Bank, teacher: str, student: str, broken: str, tmp_path: Path
 ) -> None:
-    said = _complaint(bank, teacher, student, {"bad": broken}, tmp_path / "r", Settings(top_k=K))
+    said = _complaint(bank, teacher, student, {"bad": broken}, tmp_path / "r", settings(top_k=K))
     name = bank.strings("context_id")[MARKED_CONTEXT]
     assert said.startswith(f"bad, context {name}: expected finite model output, got NaN")
     # the first part was sound, but a mended model of the same name must not be mixed with it
@@ -362,7 +365,7 @@ def test_nan_is_laid_at_the_door_of_the_model_that_has_it(
     checkpoints = {"bad": models["bad"]}
     out = tmp_path / "run"
     said = _complaint(
-        bank, models["teacher"], models["theta_0"], checkpoints, out, Settings(top_k=K)
+        bank, models["teacher"], models["theta_0"], checkpoints, out, settings(top_k=K)
     )
     assert said.startswith(f"{role}, context {bank.strings('context_id')[0]}: expected finite")
     assert not (out / "scores" / role).exists()
@@ -373,10 +376,10 @@ def test_checkpoint_that_broke_does_not_spoil_the_run(
 ) -> None:
     from diagnostics.statistics.tokens import token_table
 
-    out, settings = tmp_path / "run", Settings(top_k=K)
-    rescore(bank, teacher, student, {"good": checkpoint}, out, settings)
-    _complaint(bank, teacher, student, {"bad": broken}, out, settings)
-    run = rescore(bank, teacher, student, {}, out, settings)
+    out, chosen = tmp_path / "run", settings(top_k=K)
+    rescore(bank, teacher, student, {"good": checkpoint}, out, chosen)
+    _complaint(bank, teacher, student, {"bad": broken}, out, chosen)
+    run = rescore(bank, teacher, student, {}, out, chosen)
     assert run.checkpoints == ["good"]
     assert len(token_table(run, K)) == 31
 
@@ -386,7 +389,7 @@ def test_one_rollout_of_one_token_is_a_whole_run(
 ) -> None:
     one = rollout(response_ids=[8], loss_mask=[True], sampled_logprob=None)
     bank = write_bank([one], bank_info(), tmp_path / "bank.parquet")
-    found = rescore(bank, teacher, student, {}, tmp_path / "run", Settings(top_k=1))
+    found = rescore(bank, teacher, student, {}, tmp_path / "run", settings(top_k=1))
     logs = [slow_logprobs(slow_model(m), [6, 7], [8])[0] for m in (teacher, student)]
     assert close(found.student().kl, [slow_kl(*logs)])
     assert found.student().top_ids.shape == (1, 1)
@@ -400,7 +403,7 @@ def test_tied_tokens_of_a_model_stand_by_lower_id(tmp_path: Path) -> None:
         model.lm_head.weight[10] = model.lm_head.weight[20]
     spec = save(model, tmp_path / "m", word_tokenizer())
     bank = write_bank([rollout()], bank_info(), tmp_path / "bank.parquet")
-    top = rescore(bank, spec, spec, {}, tmp_path / "run", Settings(top_k=64)).teacher().top_ids
+    top = rescore(bank, spec, spec, {}, tmp_path / "run", settings(top_k=64)).teacher().top_ids
     for row in top.tolist():
         places = [row.index(token) for token in (10, 20, 35, 50)]
         assert places == list(range(places[0], places[0] + 4))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,18 @@ from diagnostics.bank.contexts import Bank, read_bank, write_bank
 from diagnostics.errors import InputError
 from diagnostics.files import read_parquet, sha256_file, write_parquet
 from diagnostics.scoring import rescore as module
-from diagnostics.scoring.rescore import Settings, rescore
+from diagnostics.scoring import worker
+from diagnostics.scoring.rescore import rescore
+from diagnostics.scoring.task import Settings
 from diagnostics.scoring.run import Run, open_run
 
-SETTINGS = Settings(top_k=4)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_parts() -> Iterator[None]:
+def settings(**changes: Any) -> Settings:
     """Seven contexts make three parts: 3, 3 and 1."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PART_CONTEXTS", 3)
-        yield
+    return Settings(**({"part_contexts": 3} | changes))
+
+
+SETTINGS = settings(top_k=4)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,7 @@ def content(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): sha256_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and ".lock" not in str(path)
     }
 
 
@@ -95,8 +94,12 @@ def loaded_models(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_run_holds_three_parts_of_three_models(finished: dict[str, str]) -> None:
     scored = [name for name in finished if name.startswith("scores/")]
     assert len(scored) == 9
-    assert len([name for name in finished if name.startswith("hidden/")]) == 3
-    assert set(finished) - set(scored) >= {"manifest.json", "contexts.parquet"}
+    assert len([name for name in finished if name.startswith("hidden/0")]) == 3
+    assert set(finished) - set(scored) >= {
+        "manifest.json",
+        "contexts.parquet",
+        "noise/batch/00000.parquet",
+    }
     assert not any(name.endswith(".partial") for name in finished)
 
 
@@ -107,6 +110,9 @@ def test_run_holds_three_parts_of_three_models(finished: dict[str, str]) -> None
         "scores/theta_0/00000.parquet",
         "scores/step1/00002.parquet",
         "contexts.parquet",
+        "hidden/00001.safetensors",
+        "hidden/head.safetensors",
+        "noise/batch/00000.parquet",
     ],
 )
 def test_lost_file_comes_back_byte_by_byte(
@@ -176,7 +182,7 @@ def test_run_keeps_its_name(score: Scorer, tmp_path: Path) -> None:
 
 def test_batch_tokens_may_change_between_calls(score: Scorer, tmp_path: Path) -> None:
     score(tmp_path / "run", checkpoints={})
-    run = score(tmp_path / "run", settings=Settings(top_k=4, batch_tokens=20))
+    run = score(tmp_path / "run", settings=settings(top_k=4, batch_tokens=20))
     assert run.checkpoints == ["step1"]
 
 
@@ -201,12 +207,12 @@ def test_other_bank_is_refused(
     assert f"got a run of {score.bank.digest[:12]}" in said
 
 
-@pytest.mark.parametrize("settings", [Settings(top_k=5), Settings(top_k=4, dtype="bfloat16")])
+@pytest.mark.parametrize("chosen", [settings(top_k=5), settings(top_k=4, dtype="bfloat16")])
 def test_other_settings_are_refused(
-    score: Scorer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    score: Scorer, chosen: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = refused(score, tmp_path / "run", monkeypatch, settings=settings)
-    assert f"the same settings ({{'top_k': {settings.top_k}, 'dtype': '{settings.dtype}'}})" in said
+    said = refused(score, tmp_path / "run", monkeypatch, settings=chosen)
+    assert f"the same settings ({{'top_k': {chosen.top_k}, 'dtype': '{chosen.dtype}'" in said
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
@@ -226,7 +232,7 @@ def test_other_checkpoint_of_the_same_name_is_refused(
     assert "another checkpoint name" in said
 
 
-@pytest.mark.parametrize("before", range(9))
+@pytest.mark.parametrize("before", range(10))  # nine parts of scores and the noise floor
 def test_kill_between_parts_leaves_whole_files_and_the_rerun_completes(
     score: Scorer,
     finished: dict[str, str],
@@ -234,7 +240,7 @@ def test_kill_between_parts_leaves_whole_files_and_the_rerun_completes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    left = [before + 1]  # contexts.parquet is the first
+    left = [before]
 
     def killed(path: Path, table: Any) -> None:
         if left[0] == 0:
@@ -243,11 +249,11 @@ def test_kill_between_parts_leaves_whole_files_and_the_rerun_completes(
         write_parquet(path, table)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_parquet", killed)
+        patch.setattr(worker, "write_parquet", killed)
         with pytest.raises(KeyboardInterrupt):
             score(tmp_path / "run")
     found = scored(tmp_path / "run")
-    assert len([name for name in found if name.startswith("scores/")]) == before
+    assert len([n for n in found if n.startswith(("scores/", "noise/"))]) == before
     assert all(finished[name] == digest for name, digest in found.items())
     score(tmp_path / "run")
     assert content(tmp_path / "run") == finished
@@ -290,19 +296,6 @@ def test_partial_file_of_a_killed_process_is_not_read(
     assert found == finished
 
 
-def test_lost_hidden_states_are_asked_for(score: Scorer, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    score(out, checkpoints={})
-    (out / "hidden" / "00001.safetensors").unlink()
-    with pytest.raises(InputError) as caught:
-        score(out)
-    part = out / "scores" / "teacher" / "00001.parquet"
-    assert "expected the teacher's hidden states, got no such file" in str(caught.value)
-    assert f"delete {part} and run the same command again" in str(caught.value)
-    part.unlink()
-    assert score(out).checkpoints == ["step1"]
-
-
 def test_damaged_hidden_states_are_refused_in_one_line(score: Scorer, tmp_path: Path) -> None:
     out = tmp_path / "run"
     score(out, checkpoints={})
@@ -331,8 +324,8 @@ def test_reading_an_unfinished_run_says_what_to_do(
 def test_opening_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"manifest.json: expected a JSON file, got no such file"):
         open_run(tmp_path)
-    (tmp_path / "manifest.json").write_text('{"schema_version": 2}')
-    with pytest.raises(InputError, match="expected schema_version 1 to 1, got 2"):
+    (tmp_path / "manifest.json").write_text('{"schema_version": 3}')
+    with pytest.raises(InputError, match="expected schema_version 2, got 3"):
         open_run(tmp_path)
 
 
@@ -349,7 +342,7 @@ def test_parts_on_disk_have_the_stored_types(score: Scorer, tmp_path: Path) -> N
 def test_manifest_says_how_many_parts_of_each_model_are_done(
     bank: Bank, teacher: str, student: str, checkpoint: str, tmp_path: Path
 ) -> None:
-    run = rescore(bank, teacher, student, {"later": checkpoint}, tmp_path, Settings(top_k=4))
+    run = rescore(bank, teacher, student, {"later": checkpoint}, tmp_path, settings(top_k=4))
     parts = run.manifest["parts"]
     assert parts > 0
     assert run.manifest["parts_done"] == {"teacher": parts, "theta_0": parts, "later": parts}

@@ -107,6 +107,7 @@ def teacher_columns() -> dict[str, np.ndarray]:
         "entropy": np.array([entropy(row) for row in p]),
         "top_ids": ids,
         "top_logprob": np.log(np.take_along_axis(p, ids, 1)).astype(np.float32),
+        "dropped": np.zeros(len(p), dtype=np.float32),
     }
 
 
@@ -122,6 +123,7 @@ def student_columns(model: str) -> dict[str, np.ndarray]:
         "top_logprob": np.log(np.take_along_axis(s, ids, 1)).astype(np.float32),
         "teacher_logprob": np.log(np.take_along_axis(t, ids, 1)).astype(np.float32),
         "logprob_at_teacher": np.log(np.take_along_axis(s, teacher_ids, 1)).astype(np.float32),
+        "dropped": np.zeros(len(s), dtype=np.float32),
     }
 
 
@@ -139,7 +141,7 @@ def write_run(folder: Path, checkpoints: tuple[str, ...] = CHECKPOINTS) -> Run:
             write_parquet(part_file(folder, model, part), table)
     stamp = {"model": "by hand", "fingerprint": "0" * 64}
     manifest = {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": folder.name,
         "bank": {"digest": "d" * 64, "contexts": len(CONTEXTS)},
         "teacher": stamp,
@@ -364,13 +366,13 @@ def edit(change: Callable[[dict], object], folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("found", [2, None, "1"])
+@pytest.mark.parametrize("found", [3, 1, None, "2"])
 def test_run_of_another_schema_is_refused(tmp_path: Path, found: object) -> None:
     write_run(tmp_path / "newer")
     edit(lambda manifest: manifest.update(schema_version=found), tmp_path / "newer")
     with pytest.raises(InputError) as caught:
         open_run(tmp_path / "newer")
     assert str(caught.value) == (
-        f"{tmp_path / 'newer' / 'manifest.json'}: expected schema_version 1 to 1, got {found}; "
-        "give a run folder, or update the project"
+        f"{tmp_path / 'newer' / 'manifest.json'}: expected schema_version 2, got {found}; "
+        "give a run folder that this version wrote: update the project, or score again"
     )

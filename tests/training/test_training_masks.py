@@ -10,6 +10,7 @@ import pytest
 import torch
 from doubles import slow_top
 
+from diagnostics.models.heads import Head
 from diagnostics.errors import InputError
 from diagnostics.statistics.selectors import SELECTORS
 from diagnostics.training.masks import BatchStates, batch_mask
@@ -28,8 +29,8 @@ def states(seed: int = 0, positions: int = POSITIONS, rollout: int = 30) -> Batc
     return BatchStates(
         student=student,
         teacher=student + 0.5 * draw(positions, HIDDEN),
-        student_head=head,
-        teacher_head=head + 0.3 * draw(VOCABULARY, HIDDEN),
+        student_head=Head(weight=head),
+        teacher_head=Head(weight=head + 0.3 * draw(VOCABULARY, HIDDEN)),
         context=[f"0:{i // rollout}" for i in range(positions)],
         position=[i % rollout for i in range(positions)],
     )
@@ -40,8 +41,8 @@ def offline_teachability(batch: BatchStates, budget: float) -> set[int]:
     logs = [
         torch.log_softmax(hidden.double() @ head.double().T, dim=1).numpy()
         for hidden, head in (
-            (batch.student, batch.student_head),
-            (batch.teacher, batch.teacher_head),
+            (batch.student, batch.student_head.weight),
+            (batch.teacher, batch.teacher_head.weight),
         )
     ]
     disagreement, compatibility = [], []
@@ -113,7 +114,7 @@ def test_random_mask_follows_seed_and_place_not_the_models() -> None:
 
 def test_entropy_mask_keeps_the_most_uncertain_positions() -> None:
     batch = states()
-    log_s = torch.log_softmax(batch.student.double() @ batch.student_head.double().T, dim=1)
+    log_s = torch.log_softmax(batch.student.double() @ batch.student_head.weight.double().T, dim=1)
     entropy = -(log_s.exp() * log_s).sum(dim=1).numpy()
     found = batch_mask(batch, "entropy", 0.1, K, seed=0).mask
     assert set(np.flatnonzero(found)) == set(np.argsort(-entropy)[:30])

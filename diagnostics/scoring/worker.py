@@ -1,0 +1,213 @@
+"""One loaded model that scores parts of a run: hidden states, then both heads, then files.
+
+The teacher's worker leaves hidden states and the head; no other worker loads the teacher. theta_0's
+worker writes the teacher's columns beside its own, since one pass over both heads gives both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from diagnostics.errors import InputError
+from diagnostics.files import whole_file, write_parquet
+from diagnostics.models.files import ModelFiles
+from diagnostics.models.heads import head_of, load_head, save_head
+from diagnostics.progress import Advance
+from diagnostics.scoring.hidden import Context, hidden_states, one_by_one
+from diagnostics.scoring.pairs import STUDENT_COLUMNS, TEACHER_COLUMNS, Side, compare
+from diagnostics.scoring.run import (
+    START,
+    TEACHER,
+    head_file,
+    hidden_file,
+    noise_file,
+    part_file,
+    scores_table,
+)
+from diagnostics.scoring.task import Task
+
+
+class NotFinite(InputError):
+    """A model's output is not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model to be scored: its name in the run and its files."""
+
+    name: str
+    files: ModelFiles
+
+    def done(self, out: Path, part: int) -> bool:
+        """Whether everything that this job writes of a part is there."""
+        if self.name == TEACHER:
+            return hidden_file(out, part).is_file() and head_file(out).is_file()
+        mine = part_file(out, self.name, part).is_file()
+        return mine and (self.name != START or part_file(out, TEACHER, part).is_file())
+
+
+class Worker:
+    """Scores parts of one job with a model that is loaded once."""
+
+    def __init__(self, task: Task, job: Job, model: PreTrainedModel) -> None:
+        self.task, self.job, self.model = task, job, model
+        self.head = head_of(model, job.files.spec)
+        if job.name == TEACHER:
+            save_head(self.head, head_file(task.out))
+        self.teacher_head = load_head(head_file(task.out), str(self.head.weight.device))
+
+    def score(self, part: int, advance: Advance) -> None:
+        """Scores one part and writes its files.
+
+        Raises NotFinite, naming model and context; InputError when a device is lost or memory or
+        disk run out. What was scored before stays.
+        """
+        contexts = self.task.contexts(part, teacher=self.job.name == TEACHER)
+        try:
+            states = hidden_states(self.model, contexts, self.task.settings.batch_tokens, advance)
+            _require_finite(states, self.job.name, self.task.names(part))
+            if self.job.name == TEACHER:
+                _save_hidden(hidden_file(self.task.out, part), torch.cat(states))
+                return
+            found = self._compare(self._teacher_states(part, contexts), states)
+        except RuntimeError as error:
+            raise _lost_device(error, self.task.settings.device) from error
+        _require_numbers(found, states, self.job.name, self.task.names(part))
+        if self.job.name == START:
+            table = _places(contexts, self.task.rows(part)) | _named(found, TEACHER_COLUMNS)
+            write_parquet(part_file(self.task.out, TEACHER, part), scores_table(table))
+        table = _named(found, STUDENT_COLUMNS)
+        write_parquet(part_file(self.task.out, self.job.name, part), scores_table(table))
+
+    def noise(self, kind: str) -> None:
+        """Scores theta_0's contexts of the noise floor once more, each alone, and writes them.
+
+        In the dtype of the run (`kind` batch) what differs is the shape of the batch; a worker
+        whose model was loaded in another dtype gives that dtype's kind.
+        """
+        wanted = set(self.task.noise_rows())
+        tables = []
+        for part in range(self.task.parts):
+            rows = self.task.rows(part)
+            keep = [place for place, row in enumerate(rows) if row in wanted]
+            if not keep:
+                continue
+            contexts = self.task.contexts(part, teacher=False)
+            states = one_by_one(self.model, [contexts[place] for place in keep])
+            ends = np.cumsum([0, *(int(c.valid.sum()) for c in contexts)])
+            other = self._teacher_states(part, contexts)
+            found = self._compare(
+                torch.cat([other[ends[place] : ends[place + 1]] for place in keep]), states
+            )
+            columns = _places([contexts[place] for place in keep], [rows[place] for place in keep])
+            names = ("kl", "reverse_kl", "entropy")
+            del columns["token_id"]
+            tables.append(columns | {name: found[name] for name in names})
+        joined = {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
+        write_parquet(noise_file(self.task.out, kind), scores_table(joined))
+
+    def _compare(self, teacher: Tensor, states: Sequence[Tensor]) -> dict[str, NDArray[Any]]:
+        settings = self.task.settings
+        return compare(
+            Side(states=teacher, head=self.teacher_head),
+            Side(states=torch.cat(list(states)), head=self.head),
+            self.task.vocabulary,
+            settings.top_k,
+            settings.kernel,
+        )
+
+    def _teacher_states(self, part: int, contexts: Sequence[Context]) -> Tensor:
+        """The teacher's stored hidden states of a part (pos, hidden), one a valid position."""
+        file = hidden_file(self.task.out, part)
+        wanted = sum(int(c.valid.sum()) for c in contexts)
+        try:
+            hidden: Tensor = load_file(file)["hidden"]
+        except (SafetensorError, KeyError, OSError) as error:
+            raise InputError(
+                where=str(file),
+                expected="the teacher's hidden states, whole",
+                got=" ".join(str(error).split()),
+                fix="delete this file and run the same command again",
+            ) from error
+        if len(hidden) != wanted:
+            raise InputError(
+                where=str(file),
+                expected=f"hidden states of {wanted} positions",
+                got=str(len(hidden)),
+                fix="delete this file and run the same command again",
+            )
+        return hidden
+
+
+def _places(contexts: Sequence[Context], rows: Sequence[int]) -> dict[str, NDArray[Any]]:
+    """Columns that say where each position is: `context`, `position`, `token_id`, (pos,) int32."""
+    places = [np.flatnonzero(context.valid) for context in contexts]
+    tokens = [c.response[p] for c, p in zip(contexts, places, strict=True)]
+    return {
+        "context": np.repeat(np.asarray(rows, dtype=np.int32), [len(p) for p in places]),
+        "position": np.concatenate(places).astype(np.int32),
+        "token_id": np.concatenate(tokens).astype(np.int32),
+    }
+
+
+def _named(
+    found: Mapping[str, NDArray[Any]], columns: Mapping[str, str]
+) -> dict[str, NDArray[Any]]:
+    return {name: found[source] for name, source in columns.items()}
+
+
+def _save_hidden(path: Path, hidden: Tensor) -> None:
+    with whole_file(path) as partial:
+        save_file({"hidden": hidden.contiguous().cpu()}, partial)
+
+
+def _require_finite(states: Sequence[Tensor], model: str, names: Sequence[str]) -> None:
+    """Refuses NaN and infinity in a model's hidden states, naming model and context."""
+    for name, state in zip(names, states, strict=True):
+        if not bool(torch.isfinite(state).all()):
+            raise _not_finite(model, name)
+
+
+def _require_numbers(
+    columns: Mapping[str, NDArray[Any]], states: Sequence[Tensor], model: str, names: Sequence[str]
+) -> None:
+    """Refuses NaN and infinity in the divergences, naming model and context."""
+    owner = np.repeat(np.arange(len(states)), [len(state) for state in states])
+    blamed = {"teacher_entropy": TEACHER, "entropy": model, "kl": model, "reverse_kl": model}
+    for column, name in blamed.items():
+        bad = np.flatnonzero(~np.isfinite(columns[column]))
+        if bad.size:
+            raise _not_finite(name, names[owner[bad[0]]])
+
+
+def _not_finite(model: str, context: str) -> InputError:
+    return NotFinite(
+        where=f"{model}, context {context}",
+        expected="finite model output",
+        got="NaN or infinity",
+        fix="score in float32 (--dtype float32), or check the checkpoint's weights",
+    )
+
+
+def _lost_device(error: RuntimeError, device: str) -> Exception:
+    """An accelerator that failed as an InputError; any other error as it is."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, torch.AcceleratorError) and "CUDA error" not in text:
+        return error
+    return InputError(
+        where=device,
+        expected="a device that works",
+        got=text[:120],
+        fix="run the same command again when it does: every part scored so far is kept",
+    )
