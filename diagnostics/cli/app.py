@@ -184,10 +184,18 @@ def rescore(
     device: Device = "auto",
     dtype: DtypeName = "auto",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens in a forward pass.")] = 8192,
+    device_map: Annotated[
+        str | None, typer.Option(help="auto: spread a model over several devices.")
+    ] = None,
+    kernel: Annotated[str, typer.Option(help="auto, compiled (numba) or plain (torch).")] = "auto",
+    noise_dtype: Annotated[
+        list[str] | None, typer.Option(help="Score theta_0 in this dtype too: its noise floor.")
+    ] = None,
 ) -> None:
     """Score a bank with teacher, theta_0 and checkpoints; run again to resume or to add."""
     from diagnostics.bank.contexts import read_bank
     from diagnostics.models.weights import resolve_device, resolve_dtype
+    from diagnostics.scoring.reduce import check_kernel
     from diagnostics.scoring.rescore import parse_checkpoints
     from diagnostics.scoring.rescore import rescore as score
     from diagnostics.scoring.task import Settings
@@ -197,7 +205,10 @@ def rescore(
         top_k=top_k,
         dtype=resolve_dtype(dtype, chosen),
         device=chosen,
+        device_map=device_map,
         batch_tokens=batch_tokens,
+        kernel=check_kernel(kernel),
+        noise_dtypes=tuple(resolve_dtype(word, chosen) for word in noise_dtype or []),
     )
     models = parse_checkpoints(checkpoint or [])
     run = score(read_bank(bank), teacher, student, models, out, settings, name=name)

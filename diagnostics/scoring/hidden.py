@@ -52,18 +52,28 @@ class Context:
 
 
 def length_buckets(lengths: Sequence[int], batch_tokens: int) -> list[Group]:
-    """Groups of indices, longest first, so that rows x longest <= batch_tokens in each.
+    """Groups of indices, longest first, with rows x longest <= batch_tokens in each.
 
-    A single row longer than `batch_tokens` is a group of its own.
+    Among all ways to cut the sorted rows, the one that feeds the fewest tokens, where a group of
+    its own costs as much as `batch_tokens` / 32 more. A single row longer than `batch_tokens` is a
+    group of its own.
     """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    best: list[tuple[float, int]] = [(0.0, 0)]  # cost of the rows before, and where their last
+    for stop in range(1, len(order) + 1):  # group begins
+        choices = []
+        for start in range(stop - 1, -1, -1):
+            fed = (stop - start) * lengths[order[start]]
+            if fed > batch_tokens and stop - start > 1:
+                break
+            choices.append((best[start][0] + fed + batch_tokens / 32, start))
+        best.append(min(choices))
     groups: list[Group] = []
-    room = 0
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if room == 0:
-            groups.append([])
-            room = max(1, batch_tokens // max(1, lengths[index]))
-        groups[-1].append(index)
-        room -= 1
+    stop = len(order)
+    while stop:
+        start = best[stop][1]
+        groups.insert(0, order[start:stop])
+        stop = start
     return groups
 
 

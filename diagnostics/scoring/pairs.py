@@ -61,8 +61,11 @@ def compare(
     """What `reduce.finish` gives, (pos,) and (pos, k), over the first `vocabulary` token ids.
 
     `teacher_dropped` and `dropped` (pos,) float32 are each model's probability mass on ids beyond.
+    Raises ValueError for no positions, or for two numbers of them.
     """
     count = len(teacher.states)
+    if count == 0:
+        raise ValueError("expected at least one position")
     if len(student.states) != count:
         raise ValueError(f"expected {count} states of the student, got {len(student.states)}")
     pieces: list[Mapping[str, Tensor]] = []
