@@ -6,9 +6,9 @@ Each step: fresh rollouts of the current student, hidden states of both models, 
 
 and one AdamW step, its size falling linearly to nought. Prompts, their order and the sampling seeds
 depend on `seed` alone, so all arms of an experiment see the same prompts. Some prompts are set
-aside: their rollouts by theta_0 are frozen and give the held-out KL(p_T || p_theta) of the log. Not
-covered: several devices, adapters, resuming, a prompt of the teacher's own; a library trainer is to
-take this loop's place behind the seam in `masks`.
+aside: their rollouts by theta_0 are frozen and give the held-out KL(p_T || p_theta) of the log. A
+teacher may have a prompt of its own (`teacher_prompt`). Not covered: several devices, adapters,
+resuming; a library trainer is to take this loop's place behind the seam in `masks`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ from diagnostics.scoring.hidden import Context, hidden_states
 from diagnostics.statistics.selectors import Selector, check_budget
 from diagnostics.training.masks import BatchStates, batch_mask
 
+TEACHER_TOKENS = 8192  # in a forward pass without gradient
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
@@ -62,6 +64,14 @@ class TrainSettings:
     held_out_every: int = 10
     dtype: Dtype = "float32"
     device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A prompt as token ids, as the student and as the teacher read it."""
+
+    student: list[int]
+    teacher: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +122,13 @@ def distill(
         teacher_head=head_of(models[1], teacher.spec),
         student_shape=head_of(models[0], student.spec),
     )
-    encoded = [encode_prompt(prompt.text, tokenizer) for prompt in prompts]
-    held_out = _frozen(pair, encoded[: settings.held_out], settings)
-    targets = hidden_states(pair.teacher, held_out, 8192)
+    encoded = [_encode(prompt, tokenizer) for prompt in prompts]
+    frozen = encoded[: settings.held_out]
+    samples = _rollouts(pair, frozen, settings, settings.seed)
+    held_out = _contexts(samples, [prompt.student for prompt in frozen])
+    targets = hidden_states(
+        pair.teacher, _contexts(samples, [prompt.teacher for prompt in frozen]), TEACHER_TOKENS
+    )
     optimizer = torch.optim.AdamW(
         pair.student.parameters(), lr=settings.learning_rate, weight_decay=0.0
     )
@@ -128,8 +142,10 @@ def distill(
             if step % settings.held_out_every == 0:
                 entry["held_out_kl"] = held_out_kl(pair, held_out, targets)
             indices, seed = next(order)
-            samples = _rollouts(pair, [encoded[i] for i in indices], settings, seed)
-            entry |= _update(pair, samples, [f"{step}:{i}" for i in indices], settings, optimizer)
+            chosen = [encoded[i] for i in indices]
+            samples = _rollouts(pair, chosen, settings, seed)
+            names = [f"{step}:{i}" for i in indices]
+            entry |= _update(pair, chosen, samples, names, settings, optimizer)
             schedule.step()
             log.append(entry)
             advance(1)
@@ -140,13 +156,14 @@ def distill(
 
 def _update(
     pair: _Pair,
+    prompts: Sequence[_Encoded],
     samples: Samples,
     names: Sequence[str],
     settings: TrainSettings,
     optimizer: torch.optim.Optimizer,
 ) -> dict[str, Any]:
     """One step on one rollout batch; returns what the log keeps of it."""
-    states = _batch_states(pair, samples, names)
+    states = _batch_states(pair, prompts, samples, names)
     selection = batch_mask(
         states, settings.selector, settings.budget, settings.top_k, settings.seed
     )
@@ -174,7 +191,9 @@ def _update(
     }
 
 
-def _batch_states(pair: _Pair, samples: Samples, names: Sequence[str]) -> BatchStates:
+def _batch_states(
+    pair: _Pair, prompts: Sequence[_Encoded], samples: Samples, names: Sequence[str]
+) -> BatchStates:
     """Hidden states of both models at the batch's valid positions; the student's with gradient."""
     device = pair.student.device
     width = max(len(p) for p in samples.prompt_ids)
@@ -190,8 +209,8 @@ def _batch_states(pair: _Pair, samples: Samples, names: Sequence[str]) -> BatchS
         attention[row, :end] = 1
         reads[row, len(prompt) - 1 : end - 1] = True
     ids, attention, reads = ids.to(device), attention.to(device), reads.to(device)
-    with torch.no_grad():
-        teacher = final_hidden(pair.teacher, ids, attention)[reads]
+    seen = _contexts(samples, [prompt.teacher for prompt in prompts])
+    teacher = torch.cat(hidden_states(pair.teacher, seen, TEACHER_TOKENS))
     student = final_hidden(pair.student, ids, attention)[reads]
     lengths = samples.valid.sum(dim=1).tolist()
     return BatchStates(
@@ -205,7 +224,7 @@ def _batch_states(pair: _Pair, samples: Samples, names: Sequence[str]) -> BatchS
 
 
 def _prompt_batches(
-    encoded: Sequence[list[int]], settings: TrainSettings
+    encoded: Sequence[_Encoded], settings: TrainSettings
 ) -> Iterator[tuple[list[int], int]]:
     """Endless (prompt indices, sampling seed): prompts shuffled, none twice before all once."""
     rng = random.Random(settings.seed)
@@ -221,12 +240,12 @@ def _prompt_batches(
 
 
 def _rollouts(
-    pair: _Pair, prompts: Sequence[list[int]], settings: TrainSettings, seed: int
+    pair: _Pair, prompts: Sequence[_Encoded], settings: TrainSettings, seed: int
 ) -> Samples:
     end, pad = pair.tokenizer.eos_token_id, pair.tokenizer.pad_token_id
     return sample_batch(
         pair.student,
-        prompts,
+        [prompt.student for prompt in prompts],
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         seed=seed,
@@ -235,15 +254,20 @@ def _rollouts(
     )
 
 
-def _frozen(pair: _Pair, prompts: Sequence[list[int]], settings: TrainSettings) -> list[Context]:
-    """Rollouts of theta_0 on the prompts that training never sees."""
-    samples = _rollouts(pair, prompts, settings, settings.seed)
+def _encode(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> _Encoded:
+    own = encode_prompt(prompt.text, tokenizer)
+    teacher = own if prompt.teacher is None else encode_prompt(prompt.teacher, tokenizer)
+    return _Encoded(student=own, teacher=teacher)
+
+
+def _contexts(samples: Samples, prompts: Sequence[list[int]]) -> list[Context]:
+    """Sampled responses after the prompts that one of the models reads."""
     contexts = []
-    for row, prompt in enumerate(samples.prompt_ids):
+    for row, prompt in enumerate(prompts):
         kept = int(samples.valid[row].sum())
         contexts.append(
             Context(
-                prompt=prompt.numpy().astype(np.int32),
+                prompt=np.asarray(prompt, dtype=np.int32),
                 response=samples.response_ids[row, :kept].numpy().astype(np.int32),
                 valid=np.ones(kept, dtype=bool),
             )
@@ -254,7 +278,7 @@ def _frozen(pair: _Pair, prompts: Sequence[list[int]], settings: TrainSettings) 
 @torch.no_grad()
 def held_out_kl(pair: _Pair, contexts: Sequence[Context], targets: Sequence[Tensor]) -> float:
     """Mean KL(p_T || p_theta), nats, over frozen contexts; `targets`: teacher's states."""
-    states = torch.cat(hidden_states(pair.student, contexts, 8192))
+    states = torch.cat(hidden_states(pair.student, contexts, TEACHER_TOKENS))
     student_head, teacher_head = pair.student_head(), pair.teacher_head
     values = [
         kl_divergence(distribution(teacher_head.logits(t)), distribution(student_head.logits(s)))
@@ -264,13 +288,6 @@ def held_out_kl(pair: _Pair, contexts: Sequence[Context], targets: Sequence[Tens
 
 
 def _check_room(out: Path, prompts: Sequence[Prompt], settings: TrainSettings) -> None:
-    if any(prompt.teacher is not None for prompt in prompts):
-        raise InputError(
-            where="--prompts",
-            expected="prompts that teacher and student share",
-            got="a column `teacher_prompt`",
-            fix="drop the column: `train` does not give the teacher a prompt of its own yet",
-        )
     if len(prompts) < settings.held_out + settings.rollouts_per_step:
         raise InputError(
             where="--prompts",

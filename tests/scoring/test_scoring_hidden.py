@@ -219,7 +219,9 @@ def test_buckets_waste_little_on_padding(spread: float) -> None:
 
 
 @given(
-    sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 30), st.integers(1, 40)), max_size=8),
+    sizes=st.lists(
+        st.tuples(st.integers(1, 9), st.integers(1, 30), st.integers(1, 40)), max_size=8
+    ),
     batch_tokens=st.integers(1, 300),
 )
 def test_prompt_buckets_hold_every_rollout_once_within_the_budget(

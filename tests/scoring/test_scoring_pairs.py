@@ -30,7 +30,9 @@ def normal(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def side(seed: int, *, dtype: torch.dtype = torch.bfloat16, positions: int = 40, **head: Any) -> Side:
+def side(
+    seed: int, *, dtype: torch.dtype = torch.bfloat16, positions: int = 40, **head: Any
+) -> Side:
     """States and a head as a model in `dtype` has them; logits spread over some nats."""
     weight = normal(seed, VOCABULARY, HIDDEN) * 3 / HIDDEN**0.5
     states = normal(seed + 100, positions, HIDDEN)
@@ -60,7 +62,9 @@ def kls(p: Tensor, q: Tensor) -> np.ndarray:
 
 
 def run(teacher: Side, student: Side, kernel: Kernel = "auto", **changes: Any) -> dict[str, Any]:
-    return compare(teacher, student, **({"vocabulary": VOCABULARY, "k": K, "kernel": kernel} | changes))
+    return compare(
+        teacher, student, **({"vocabulary": VOCABULARY, "k": K, "kernel": kernel} | changes)
+    )
 
 
 KERNELS: tuple[Kernel, ...] = ("compiled", "plain")

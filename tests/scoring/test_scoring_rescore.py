@@ -34,8 +34,8 @@ from diagnostics.models.files import open_model
 from diagnostics.models.weights import final_hidden, load_weights
 from diagnostics.scoring import rescore as module
 from diagnostics.scoring.rescore import parse_checkpoints, rescore
-from diagnostics.scoring.task import Settings
 from diagnostics.scoring.run import Run, StudentScores
+from diagnostics.scoring.task import Settings
 
 K = 5
 # float32 networks against float64 ones; the divergences themselves add about 1e-7

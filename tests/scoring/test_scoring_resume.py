@@ -16,8 +16,8 @@ from diagnostics.files import read_parquet, sha256_file, write_parquet
 from diagnostics.scoring import rescore as module
 from diagnostics.scoring import worker
 from diagnostics.scoring.rescore import rescore
-from diagnostics.scoring.task import Settings
 from diagnostics.scoring.run import Run, open_run
+from diagnostics.scoring.task import Settings
 
 
 def settings(**changes: Any) -> Settings:

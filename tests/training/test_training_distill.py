@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +60,17 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[Samples]:
     return noted
 
 
-def slow_divergences(samples: Samples, first: str, second: str) -> list[float]:
+def slow_divergences(
+    samples: Samples, first: str, second: str, second_prompts: Sequence[list[int]] | None = None
+) -> list[float]:
     """KL(first || second) at every valid position of a batch, in float64."""
     p, q = slow_model(first), slow_model(second)
+    own = [prompt.tolist() for prompt in samples.prompt_ids]
     values = []
-    for row, prompt in enumerate(samples.prompt_ids):
+    for row, (mine, other) in enumerate(zip(own, second_prompts or own, strict=True)):
         length = int(samples.valid[row].sum())
         response = samples.response_ids[row, :length].tolist()
-        logs = [slow_logprobs(model, prompt.tolist(), response) for model in (p, q)]
+        logs = [slow_logprobs(p, mine, response), slow_logprobs(q, other, response)]
         values += [slow_kl(a, b) for a, b in zip(*logs, strict=True)]
     return values
 
@@ -125,6 +130,20 @@ def test_loss_of_the_first_step_is_the_mean_reverse_kl_of_kept_positions(
     assert len(kept) == wanted
     assert log[0]["keep"] == pytest.approx(wanted / len(values))
     assert log[0]["mean_length"] == pytest.approx(len(values) / 6)
+
+
+def test_teachers_own_prompt_is_what_the_teacher_reads(
+    student: str, teacher: str, tmp_path: Path, batches: list[Samples]
+) -> None:
+    own = replace(PROMPTS[0], text="w1 w2", teacher="w9 w8 w7 w6")  # one prompt for all rollouts
+    log = train(student, teacher, tmp_path / "m", prompts=[own] * 24, steps=1)
+    # ids are places in the table, after six special tokens
+    teachers = [[15, 14, 13, 12]] * 6
+    values = slow_divergences(batches[1], student, teacher, teachers)
+    assert batches[1].prompt_ids[0].tolist() == [7, 8]
+    assert log[0]["loss"] == pytest.approx(sum(values) / len(values), abs=LOSS_TOLERANCE)
+    shared = slow_divergences(batches[1], student, teacher)
+    assert abs(sum(values) - sum(shared)) / len(values) > 10 * LOSS_TOLERANCE
 
 
 def test_held_out_kl_is_the_mean_kl_of_the_teacher_against_the_student(

@@ -10,8 +10,8 @@ import pytest
 import torch
 from doubles import slow_top
 
-from diagnostics.models.heads import Head
 from diagnostics.errors import InputError
+from diagnostics.models.heads import Head
 from diagnostics.statistics.selectors import SELECTORS
 from diagnostics.training.masks import BatchStates, batch_mask
 
