@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup, escape
 
 from diagnostics import __version__
@@ -173,14 +174,9 @@ def _reply(answer: Answer) -> _Reply:
 
 
 def _table(name: str, results: Results) -> dict[str, Any]:
-    """A table as shown: a long one opens with the first checkpoint at the main K."""
+    """A table as shown: of a long one its `_lead`, the rest folded."""
     view, frame, paper = VIEWS[name], results.tables[name], paper_table(name)
-    lead = frame
-    if len(frame) > LONG:
-        lead = frame[frame["top_k"] == results.settings.top_k]
-        if "checkpoint" in frame:
-            lead = lead[(lead["run"] == lead["run"].iloc[0])]
-            lead = lead[lead["checkpoint"] == lead["checkpoint"].iloc[0]]
+    lead = _lead(frame, results.settings.top_k) if len(frame) > LONG else frame
     return {
         "name": name,
         "title": view.title,
@@ -190,3 +186,12 @@ def _table(name: str, results: Results) -> dict[str, Any]:
         "texts": [c.heading for c in view.columns if c.kind == "text"],
         "paper": None if paper is None else cells(paper, PAPER_COLUMNS[name]),
     }
+
+
+def _lead(frame: pd.DataFrame, top_k: int) -> pd.DataFrame:
+    """The rows at the main K; where a checkpoint has several of those, the first checkpoint's."""
+    lead = frame[frame["top_k"] == top_k] if "top_k" in frame else frame
+    who = ["run", "checkpoint"]
+    if "checkpoint" not in frame or not lead.duplicated(who).any():
+        return lead
+    return lead[(lead[who] == lead[who].iloc[0]).all(axis=1)]

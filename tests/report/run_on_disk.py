@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from diagnostics.files import write_json, write_parquet
-from diagnostics.scoring.run import Run, open_run, part_file, scores_table
+from diagnostics.files import read_parquet, write_json, write_parquet
+from diagnostics.scoring.run import (
+    SCHEMA_VERSION,
+    Run,
+    noise_file,
+    open_run,
+    part_file,
+    scores_table,
+)
 
 VOCABULARY, STORED_K = 40, 8
 
@@ -30,14 +38,33 @@ def _student(log_t: np.ndarray, log_s: np.ndarray, teacher_ids: np.ndarray) -> d
         "top_logprob": np.take_along_axis(log_s, ids, axis=1),
         "teacher_logprob": np.take_along_axis(log_t, ids, axis=1),
         "logprob_at_teacher": np.take_along_axis(log_s, teacher_ids, axis=1),
-        "dropped": np.zeros(len(log_s), dtype=np.float32),
     }
 
 
+def write_noise(run: Run, kind: str, rows: np.ndarray) -> None:
+    """Leaves of one kind of noise only some rows (pos,)."""
+    file = noise_file(run.folder, kind)
+    write_parquet(file, read_parquet(file).take(rows))
+
+
 def write_run(
-    folder: Path, *, name: str = "small", prompts: int = 24, length: int = 30, seed: int = 0
+    folder: Path,
+    *,
+    name: str = "small",
+    prompts: int = 24,
+    length: int = 30,
+    seed: int = 0,
+    checkpoints: Mapping[str, float] = {"one": 0.3, "two": 0.1},
+    noise: Mapping[str, float] = {"batch": 1e-6},
+    dropped: Mapping[str, Sequence[float]] = {},
+    **manifest_keys: Any,
 ) -> Run:
-    """A run of one part: two rollouts a prompt, two checkpoints that moved to the teacher a bit."""
+    """A run of one part: two rollouts a prompt, checkpoints that moved to the teacher a bit.
+
+    `checkpoints` says how far each moved, `noise` by kind how much the logits change when theta_0
+    is scored again; a checkpoint of a kind's name is that second scoring. `dropped` gives a model's
+    dropped mass at its first positions, 0 elsewhere. `manifest_keys` go over the manifest's.
+    """
     rng = np.random.default_rng(seed)
     contexts = 2 * prompts
     positions = contexts * length
@@ -47,21 +74,31 @@ def write_run(
     log_t = _log_softmax(teacher_logits)
     teacher_ids = np.argsort(-log_t, axis=1, kind="stable")[:, :STORED_K].astype(np.int32)
     owner = np.repeat(np.arange(contexts, dtype=np.int32), length)
-    teacher = {
+    models: dict[str, dict[str, Any]] = {}
+    models["teacher"] = teacher = {
         "context": owner,
         "position": np.tile(np.arange(length, dtype=np.int32), contexts),
         "token_id": rng.integers(0, VOCABULARY, positions).astype(np.int32),
         "entropy": -(np.exp(log_t) * log_t).sum(axis=1),
         "top_ids": teacher_ids,
         "top_logprob": np.take_along_axis(log_t, teacher_ids, axis=1),
-        "dropped": np.zeros(positions, dtype=np.float32),
     }
-    write_parquet(part_file(folder, "teacher", 0), scores_table(teacher))
-    for model, step in (("theta_0", 0.0), ("one", 0.3), ("two", 0.1)):
-        noise = rng.normal(size=start_logits.shape) * step
-        log_s = _log_softmax(start_logits + step * (teacher_logits - start_logits) + noise)
-        table = scores_table(_student(log_t, log_s, teacher_ids))
-        write_parquet(part_file(folder, model, 0), table)
+    for model, step in {"theta_0": 0.0, **checkpoints}.items():
+        change = rng.normal(size=start_logits.shape) * step
+        log_s = _log_softmax(start_logits + step * (teacher_logits - start_logits) + change)
+        models[model] = _student(log_t, log_s, teacher_ids)
+    for kind, size in noise.items():
+        again = np.random.default_rng(seed + 1).normal(size=start_logits.shape) * size
+        scores = _student(log_t, _log_softmax(start_logits + again), teacher_ids)
+        if kind in checkpoints:
+            models[kind] = scores
+        columns = {key: teacher[key] for key in ("context", "position")}
+        columns |= {key: scores[key] for key in ("kl", "reverse_kl", "entropy")}
+        write_parquet(noise_file(folder, kind), scores_table(columns))
+    for model, columns in models.items():
+        mass = np.zeros(positions, np.float32)
+        mass[: len(dropped.get(model, ()))] = dropped.get(model, ())
+        write_parquet(part_file(folder, model, 0), scores_table({**columns, "dropped": mass}))
     ids = pa.table(
         {
             "context_id": [f"c{i:03d}" for i in range(contexts)],
@@ -71,15 +108,16 @@ def write_run(
     write_parquet(folder / "contexts.parquet", ids)
     stamp = {"model": "random", "fingerprint": "0" * 64}
     manifest = {
-        "schema_version": 2,
+        "schema_version": SCHEMA_VERSION,
         "name": name,
         "bank": {"digest": "b" * 64, "contexts": contexts},
         "teacher": stamp,
         "student": stamp,
-        "checkpoints": {"one": stamp, "two": stamp},
-        "settings": {"top_k": STORED_K, "dtype": "float32"},
+        "checkpoints": dict.fromkeys(checkpoints, stamp),
+        "settings": {"top_k": STORED_K, "dtype": "float32", "kernel": "torch"},
+        "vocabulary": dict.fromkeys(("shared", "teacher", "student"), VOCABULARY),
         "parts": 1,
         "libraries": {"python": "3"},
     }
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / "manifest.json", manifest | manifest_keys)
     return open_run(folder)

@@ -13,8 +13,8 @@ from run_on_disk import write_run
 
 from diagnostics.errors import InputError
 from diagnostics.report.analysis import ReportSettings, Results, analyse, check_definitions
-from diagnostics.report.figures import figure2, figure3, figure_style
-from diagnostics.report.page import symbols
+from diagnostics.report.figures import FIGURES, figure2, figure3, figure_style
+from diagnostics.report.page import render_page, symbols
 from diagnostics.report.paper import paper_table
 from diagnostics.report.views import number
 from diagnostics.report.write import write_report
@@ -108,6 +108,17 @@ def test_names_in_the_page_are_never_markup(tmp_path: Path) -> None:
     page = (tmp_path / "report" / "report.html").read_text()
     assert "<img" not in page
     assert "&lt;img src=x&gt;&amp;" in page
+
+
+def test_a_page_of_six_checkpoints_opens_with_the_first_ones_quadrants(tmp_path: Path) -> None:
+    run = write_run(tmp_path, prompts=6, checkpoints={f"step{i}": 0.1 * i for i in range(1, 7)})
+    results = analyse([run], SETTINGS)
+    page = render_page(results, dict.fromkeys(FIGURES, "<svg></svg>"))
+    section = re.search('<section id="quadrants".*?</section>', page, re.DOTALL)
+    assert section
+    assert "All 24 rows" in section.group()
+    lead = section.group().split("<details>")[0]
+    assert (lead.count("step1"), lead.count("step2")) == (4, 0)
 
 
 def test_answers_say_what_their_intervals_say(results: Results) -> None:
