@@ -6,16 +6,18 @@ with the suffix `_rel`. Numbers come from `diagnostics.statistics`; this module 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from diagnostics.errors import InputError
-from diagnostics.files import sha256_text
 from diagnostics.progress import Advance, silent
+from diagnostics.report.noise import NO_FLOOR, Floor, Row, measure
+from diagnostics.report.scoring import describe
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.bootstrap import (
     Floats,
@@ -26,6 +28,13 @@ from diagnostics.statistics.bootstrap import (
 )
 from diagnostics.statistics.budgets import kept_means, signals_of, top_n
 from diagnostics.statistics.gaps import matched_gap, support_gap
+from diagnostics.statistics.noise import (
+    NoiseFloor,
+    counts_against,
+    in_noise,
+    noise_floor,
+    unchanged_tokens,
+)
 from diagnostics.statistics.regression import Decomposition, Outcome, Scope, decompose
 from diagnostics.statistics.selectors import Selection, Selector, select
 from diagnostics.statistics.tokens import token_table
@@ -63,39 +72,66 @@ class ReportSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One plain answer. Fields: `question` key; `outcome`; `value` with interval; `text` of it."""
+    """One plain answer.
+
+    Fields: `question` key; `outcome`; `value` with its interval; `noise` how far from 0 the same
+    value of an unchanged checkpoint comes, NaN where that was not measured.
+    """
 
     run: str
     checkpoint: str
     question: str
     outcome: Outcome
     value: Interval
+    noise: float
+
+    def verdict(self) -> str:
+        """`yes` or `no` where the interval lies beyond the noise of scoring, else `unclear`."""
+        return self.value.verdict(self.noise)
+
+    def in_noise(self) -> bool:
+        """Whether the noise of scoring alone keeps it from being clear, or the value is in it."""
+        return in_noise(self.value, self.noise)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Everything a report says. `tables` by name; `tokens` the first run's table at `top_k`."""
+    """Everything a report says.
+
+    Fields: `tables` by name; `tokens` the first run's table at `top_k`; `unchanged` the same for
+    theta_0 scored a second time, one table for each kind of noise that counts.
+    """
 
     settings: ReportSettings
     runs: list[dict[str, Any]]
     tables: dict[str, pd.DataFrame]
     answers: list[Answer]
     tokens: pd.DataFrame
+    unchanged: list[pd.DataFrame]
 
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    """One checkpoint of one run at one K, with the run's draws."""
+    """One checkpoint of one run at one K: its rows, the run's draws, what each selector keeps."""
 
     run: str
     checkpoint: str
     top_k: int
     frame: pd.DataFrame
     counts: Floats
+    kept: dict[tuple[Selector, float], Selection]
+    fits: dict[tuple[Scope, Outcome], Decomposition] = field(default_factory=dict)
 
     @property
-    def key(self) -> dict[str, Any]:
+    def key(self) -> Row:
         return {"run": self.run, "checkpoint": self.checkpoint}
+
+    def fit(self, scope: Scope, outcome: Outcome) -> Decomposition:
+        """The regression, made once."""
+        if (scope, outcome) not in self.fits:
+            made = decompose(self.frame, self.counts, scope=scope, outcome=outcome)
+            self.fits[scope, outcome] = made
+        return self.fits[scope, outcome]
 
 
 def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = silent) -> Results:
@@ -105,63 +141,41 @@ def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = si
     prompt (no interval can be had, so no report).
     """
     _check(runs, settings)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-    answers: list[Answer] = []
-    tokens: pd.DataFrame | None = None
+    rows: dict[str, list[Row]] = {name: [] for name in (*TABLES, "answers")}
+    records: list[dict[str, Any]] = []
+    shown: tuple[pd.DataFrame, list[pd.DataFrame]] | None = None
     for run in runs:
         for k in supports(run, settings.top_k):
-            frame = token_table(run, k)
-            if tokens is None and k == settings.top_k:
-                tokens = frame
+            frame, main = token_table(run, k), k == settings.top_k
             pieces = list(_slices(run, k, frame, settings))
-            rows["signals"] += _signal_rows(run, k, pieces[0].frame)
-            kept = _selections(pieces[0].frame, settings.seed)
+            twice = _scored_twice(run, pieces[0], settings)
+            noise = [piece for piece in twice if _counts(run, piece.checkpoint)]
+            floors = [noise_floor(p.checkpoint, p.frame, p.counts) for p in twice]
+            within = [floor for floor in floors if _counts(run, floor.kind)]
+            floor = Floor(reach=measure(_unchanged_rows(noise, main)), kinds=within)
             for piece in pieces:
-                main = k == settings.top_k
-                fits = {
-                    (s, o): decompose(piece.frame, piece.counts, scope=s, outcome=o)
-                    for s in SCOPES
-                    for o, _ in OUTCOMES
-                }
-                rows["table01"].append(_table01(piece))
-                rows["table06"] += _table06(piece)
-                rows["table09"] += _table09(piece, fits)
-                rows["table08"] += _table08(piece, kept)
-                if main:
-                    rows["table05"].append(_table05(piece))
-                    rows["checkpoints"].append(_checkpoint_row(piece))
-                    rows["quadrants"] += _quadrant_rows(piece)
-                    answers += _answers(piece, fits, kept)
+                for name, make in _tables(piece, floor, main):
+                    rows[name] += [floor.beside(name, row) for row in make()]
                 advance(1)
-    assert tokens is not None, "supports() always holds settings.top_k"
+            rows["signals"] += _signal_rows(run, k, pieces[0].frame)
+            if main:
+                rows["noise"] += _noise_rows(run, floors)
+                records.append(describe(run, floors))
+                shown = shown or (frame, [piece.frame for piece in noise])
+    assert shown is not None, "supports() always holds settings.top_k"
     return Results(
         settings=settings,
-        runs=[describe(run) for run in runs],
+        runs=records,
         tables={name: pd.DataFrame(rows[name]) for name in TABLES},
-        answers=answers,
-        tokens=tokens,
+        answers=[_answer(row) for row in rows["answers"]],
+        tokens=shown[0],
+        unchanged=shown[1],
     )
 
 
 def supports(run: Run, top_k: int) -> list[int]:
     """The support sizes a report shows: the paper's that the run has, and the asked one."""
     return sorted({k for k in SUPPORTS if k <= run.top_k} | {top_k})
-
-
-def describe(run: Run) -> dict[str, Any]:
-    """A run's identity for `results.json` and the page's foot."""
-    manifest = run.manifest
-    stamp = [manifest["bank"]["digest"], manifest["teacher"], manifest["student"]]
-    return {
-        "name": run.name,
-        "bank_digest": manifest["bank"]["digest"],
-        "run_digest": sha256_text(repr((stamp, manifest["checkpoints"], manifest["settings"]))),
-        "teacher": manifest["teacher"],
-        "student": manifest["student"],
-        "checkpoints": manifest["checkpoints"],
-        "settings": manifest["settings"],
-        "libraries": manifest["libraries"],
-    }
 
 
 def check_definitions(name: str) -> Definitions:
@@ -204,10 +218,56 @@ def _check(runs: Sequence[Run], settings: ReportSettings) -> None:
 
 
 def _slices(run: Run, k: int, frame: pd.DataFrame, settings: ReportSettings) -> Iterator[_Slice]:
-    count = frame["prompt_id"].nunique()
-    counts = draw_counts(count, settings.draws, settings.seed)
-    for name, part in frame.groupby("checkpoint", observed=True, sort=False):
-        yield _Slice(run.name, str(name), k, part.reset_index(drop=True), counts)
+    counts = draw_counts(frame["prompt_id"].nunique(), settings.draws, settings.seed)
+    kept = None
+    for name, rows in frame.groupby("checkpoint", observed=True, sort=False):
+        part = rows.reset_index(drop=True)
+        kept = kept or _selections(part, settings.seed)
+        yield _Slice(run.name, str(name), k, part, counts, kept)
+
+
+def _scored_twice(run: Run, piece: _Slice, settings: ReportSettings) -> list[_Slice]:
+    """The unchanged checkpoint of each kind of noise; selectors keep what they keep in `piece`."""
+    found = []
+    for kind in run.noise_kinds:
+        frame = unchanged_tokens(piece.frame, run, kind)
+        kept = {key: replace(s, mask=s.mask[frame.index]) for key, s in piece.kept.items()}
+        counts = draw_counts(frame["prompt_id"].nunique(), settings.draws, settings.seed)
+        frame = frame.reset_index(drop=True)
+        found.append(_Slice(run.name, kind, piece.top_k, frame, counts, kept))
+    return found
+
+
+def _counts(run: Run, kind: str) -> bool:
+    return counts_against(kind, str(run.manifest["settings"]["dtype"]))
+
+
+def _unchanged_rows(pieces: Sequence[_Slice], main: bool) -> Iterator[tuple[str, Row]]:
+    """(table, row) of unchanged checkpoints; without those that have too few positions."""
+    for piece in pieces:
+        for name, make in _tables(piece, NO_FLOOR, main):
+            try:
+                rows = make()
+            except InputError:  # the sample is too small for this one; its noise stays unmeasured
+                continue
+            yield from ((name, row) for row in rows)
+
+
+def _tables(
+    piece: _Slice, floor: Floor, main: bool
+) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+    """(table, what makes its rows of one checkpoint at one K); some are of the `main` K alone."""
+    yield "table01", partial(_table01, piece)
+    yield "table06", partial(_table06, piece)
+    for scope in SCOPES:
+        yield "table09", partial(_table09, piece, scope)
+    yield "table08", partial(_table08, piece)
+    if main:
+        yield "table05", partial(_table05, piece)
+        yield "checkpoints", partial(_checkpoint_rows, piece, floor.kinds)
+        yield "quadrants", partial(_quadrant_rows, piece)
+        for question in ANSWERS:
+            yield "answers", partial(_answer_rows, piece, question)
 
 
 def _spread(name: str, value: Interval, suffix: str = "") -> dict[str, float]:
@@ -219,7 +279,7 @@ def _spread(name: str, value: Interval, suffix: str = "") -> dict[str, float]:
     }
 
 
-def _table01(piece: _Slice) -> dict[str, Any]:
+def _table01(piece: _Slice) -> list[Row]:
     frame = piece.frame
     row = piece.key | {
         "top_k": piece.top_k,
@@ -239,23 +299,24 @@ def _table01(piece: _Slice) -> dict[str, Any]:
             "largest_imbalance": after,
             "tied_share": gap.tied_share,
         }
-    return row | extra
+    return [row | extra]
 
 
-def _table05(piece: _Slice) -> dict[str, Any]:
+def _table05(piece: _Slice) -> list[Row]:
     prompts = piece.frame["prompt_id"].nunique()
-    return piece.key | {
+    row = piece.key | {
         "n_contexts": piece.frame["context_id"].nunique(),
         "n_prompts": prompts,
         "n_positions": len(piece.frame),
         "use": "main" if prompts >= MAIN_PROMPTS else "boundary only",
     }
+    return [row]
 
 
-def _table06(piece: _Slice) -> list[dict[str, Any]]:
+def _table06(piece: _Slice) -> list[Row]:
     rows = []
     for proxy in PROXIES:
-        row: dict[str, Any] = piece.key | {"top_k": piece.top_k, "proxy": proxy}
+        row: Row = piece.key | {"top_k": piece.top_k, "proxy": proxy}
         for outcome, suffix in OUTCOMES:
             gap = support_gap(piece.frame, proxy, piece.counts, outcome=outcome)
             row |= {"n_positions": gap.n_positions} | _spread("gap", gap.gap, suffix)
@@ -270,9 +331,9 @@ def _selections(frame: pd.DataFrame, seed: int) -> dict[tuple[Selector, float], 
     return {(s, b): select(s, b, signals, seed) for s in TABLE_SELECTORS for b in BUDGETS}
 
 
-def _table08(piece: _Slice, kept: dict[tuple[Selector, float], Selection]) -> list[dict[str, Any]]:
+def _table08(piece: _Slice) -> list[Row]:
     rows = []
-    for (selector, budget), selection in kept.items():
+    for (selector, budget), selection in piece.kept.items():
         gain, rel = (
             top_n(piece.frame, selector, budget, piece.counts, outcome=o, selection=selection)
             for o, _ in OUTCOMES
@@ -286,35 +347,28 @@ def _table08(piece: _Slice, kept: dict[tuple[Selector, float], Selection]) -> li
     return rows
 
 
-def _table09(
-    piece: _Slice, fits: dict[tuple[Scope, Outcome], Decomposition]
-) -> list[dict[str, Any]]:
-    rows = []
-    for scope in ("all", "q3"):
-        row: dict[str, Any] = piece.key | {"top_k": piece.top_k, "scope": scope}
-        for outcome, suffix in OUTCOMES:
-            fit = fits[scope, outcome]
-            row |= {"n_positions": fit.n_positions, "n_q3": fit.n_q3}
-            row |= {f"beta_l{suffix}": fit.beta_l.estimate, f"beta_i{suffix}": fit.beta_i.estimate}
-            row |= _spread("gap", fit.gap, suffix)
-            row |= {
-                f"delta_r2_decomposed{suffix}": fit.delta_r2_decomposed.estimate,
-                f"delta_r2_compatibility{suffix}": fit.delta_r2_compatibility.estimate,
-            }
-            ends: dict[str, float] = {}
-            for name in ("beta_l", "beta_i", "delta_r2_decomposed", "delta_r2_compatibility"):
-                value: Interval = getattr(fit, name)
-                ends |= {f"{name}_low{suffix}": value.low, f"{name}_high{suffix}": value.high}
-            row |= ends
-        rows.append(row)
-    return rows
+def _table09(piece: _Slice, scope: Scope) -> list[Row]:
+    row = piece.key | {"top_k": piece.top_k, "scope": scope}
+    for outcome, suffix in OUTCOMES:
+        fit = piece.fit(scope, outcome)
+        row |= {"n_positions": fit.n_positions, "n_q3": fit.n_q3}
+        row |= {f"beta_l{suffix}": fit.beta_l.estimate, f"beta_i{suffix}": fit.beta_i.estimate}
+        row |= _spread("gap", fit.gap, suffix)
+        row |= {
+            f"delta_r2_decomposed{suffix}": fit.delta_r2_decomposed.estimate,
+            f"delta_r2_compatibility{suffix}": fit.delta_r2_compatibility.estimate,
+        }
+        for name in ("beta_l", "beta_i", "delta_r2_decomposed", "delta_r2_compatibility"):
+            value: Interval = getattr(fit, name)
+            row |= {f"{name}_low{suffix}": value.low, f"{name}_high{suffix}": value.high}
+    return [row]
 
 
-def _checkpoint_row(piece: _Slice) -> dict[str, Any]:
+def _checkpoint_rows(piece: _Slice, floors: Sequence[NoiseFloor]) -> list[Row]:
     """Mean gain over the whole bank: what training did, before any question of where."""
     frame = piece.frame
     everywhere = np.ones(len(frame), dtype=bool)
-    row: dict[str, Any] = piece.key | {"kl_0": frame["kl_0"].mean(), "kl": frame["kl"].mean()}
+    row: Row = piece.key | {"kl_0": frame["kl_0"].mean(), "kl": frame["kl"].mean()}
     for outcome, suffix in OUTCOMES:
         row |= _spread(
             "gain", mean_interval(kept_means(frame, everywhere, outcome), piece.counts), suffix
@@ -323,16 +377,43 @@ def _checkpoint_row(piece: _Slice) -> dict[str, Any]:
     row["improved_share"] = float((frame["gain"] > 0).mean())
     row["reverse_kl_0"] = frame["reverse_kl_0"].mean()
     row["reverse_kl"] = frame["reverse_kl"].mean()
-    return row
+    return [row | _position_noise(frame, floors)]
 
 
-def _quadrant_rows(piece: _Slice) -> list[dict[str, Any]]:
+def _position_noise(frame: pd.DataFrame, floors: Sequence[NoiseFloor]) -> Row:
+    """Noise of the mean and of one position beside a checkpoint's mean gain; of kinds the worst."""
+    if not floors:
+        return {"noise_mean": np.nan, "noise_q99": np.nan, "within_noise_share": np.nan}
+    size = max(floor.q99 for floor in floors)
+    means = [floor.mean.estimate for floor in floors]
+    return {
+        "noise_mean": max(means, key=abs),
+        "noise_q99": size,
+        "within_noise_share": float((frame["gain"].abs() <= size).mean()),
+    }
+
+
+def _noise_rows(run: Run, floors: Sequence[NoiseFloor]) -> list[Row]:
+    """What an unchanged checkpoint shows, one row a kind; one that says so where there is none."""
+    rows = []
+    for floor in floors:
+        row: Row = {"run": run.name, "kind": floor.kind}
+        row |= {"n_contexts": floor.n_contexts, "n_positions": floor.n_positions}
+        row |= _spread("mean", floor.mean)
+        row |= {name: getattr(floor, name) for name in ("q50", "q90", "q99", "max")}
+        rows.append(row | {"counts": "yes" if _counts(run, floor.kind) else "no"})
+    none = {"run": run.name, "kind": "not measured", "n_contexts": 0, "n_positions": 0}
+    none |= dict.fromkeys(("mean", "mean_low", "mean_high", "q50", "q90", "q99", "max"), np.nan)
+    return rows or [none | {"counts": "no"}]
+
+
+def _quadrant_rows(piece: _Slice) -> list[Row]:
     """Share, signals and gain of each quadrant."""
     rows = []
     for quadrant in (1, 2, 3, 4):
         mask = (piece.frame["quadrant"] == quadrant).to_numpy()
         part = piece.frame[mask]
-        row: dict[str, Any] = piece.key | {
+        row: Row = piece.key | {
             "quadrant": quadrant,
             "share": float(mask.mean()),
             "n_positions": int(mask.sum()),
@@ -347,13 +428,13 @@ def _quadrant_rows(piece: _Slice) -> list[dict[str, Any]]:
     return rows
 
 
-def _signal_rows(run: Run, k: int, frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _signal_rows(run: Run, k: int, frame: pd.DataFrame) -> list[Row]:
     """Quantiles of the raw signals at theta_0, and the share of positions with small C."""
     rows = []
     for name in ("compatibility", "disagreement", "kl_0", "entropy", "teacher_entropy"):
         values = frame[name].to_numpy()
         quantiles = np.quantile(values, QUANTILES)
-        row: dict[str, Any] = {"run": run.name, "top_k": k, "signal": name, "mean": values.mean()}
+        row: Row = {"run": run.name, "top_k": k, "signal": name, "mean": values.mean()}
         row |= {f"q{round(q * 100):02d}": v for q, v in zip(QUANTILES, quantiles, strict=True)}
         row["under_0.5"] = float((values < 0.5).mean())
         row["under_0.9"] = float((values < 0.9).mean())
@@ -361,38 +442,50 @@ def _signal_rows(run: Run, k: int, frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _answers(
-    piece: _Slice,
-    fits: dict[tuple[Scope, Outcome], Decomposition],
-    kept: dict[tuple[Selector, float], Selection],
-) -> list[Answer]:
-    answers = []
+def _answer_rows(piece: _Slice, question: str) -> list[Row]:
+    rows = []
     for outcome, _ in OUTCOMES:
-        by_kl, by_dl = (
-            kept_means(piece.frame, kept[selector, ANSWER_BUDGET].mask, outcome)
-            for selector in ("kl", "teachability")
-        )
-        values = {
-            "beta": fits["all", outcome].gap,
-            "beta_q3": fits["q3", outcome].gap,
-            "gap": support_gap(piece.frame, "compatibility", piece.counts, outcome=outcome).gap,
-            "budget": difference_interval(by_dl, by_kl, piece.counts),
-        }
-        answers += [
-            Answer(
-                run=piece.run,
-                checkpoint=piece.checkpoint,
-                question=question,
-                outcome=outcome,
-                value=value,
-            )
-            for question, value in values.items()
-        ]
-    return answers
+        value = ANSWERS[question](piece, outcome)
+        row = piece.key | {"question": question, "outcome": outcome, "reason": value.reason}
+        rows.append(row | _spread("gain", value))
+    return rows
 
 
+def _answer(row: Row) -> Answer:
+    value = Interval(row["gain"], row["gain_low"], row["gain_high"], row["reason"])
+    names = ("run", "checkpoint", "question", "outcome")
+    return Answer(**{name: row[name] for name in names}, value=value, noise=row["gain_noise"])
+
+
+def _beta_gap(piece: _Slice, outcome: Outcome) -> Interval:
+    return piece.fit("all", outcome).gap
+
+
+def _beta_gap_q3(piece: _Slice, outcome: Outcome) -> Interval:
+    return piece.fit("q3", outcome).gap
+
+
+def _support_gap(piece: _Slice, outcome: Outcome) -> Interval:
+    return support_gap(piece.frame, "compatibility", piece.counts, outcome=outcome).gap
+
+
+def _budget_difference(piece: _Slice, outcome: Outcome) -> Interval:
+    by_dl, by_kl = (
+        kept_means(piece.frame, piece.kept[selector, ANSWER_BUDGET].mask, outcome)
+        for selector in ("teachability", "kl")
+    )
+    return difference_interval(by_dl, by_kl, piece.counts)
+
+
+ANSWERS: dict[str, Callable[[_Slice, Outcome], Interval]] = {
+    "beta": _beta_gap,
+    "beta_q3": _beta_gap_q3,
+    "gap": _support_gap,
+    "budget": _budget_difference,
+}
 TABLES = (
     "checkpoints",
+    "noise",
     "table01",
     "table05",
     "table06",

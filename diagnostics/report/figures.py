@@ -3,13 +3,14 @@
 Each function draws on a new figure and returns it; call them within `figure_style`.
 
 Colours are safe for the colour-blind (Okabe and Ito): blue is learnable, vermilion incompatible.
+Grey bands are the noise of scoring: how far from 0 a checkpoint that did not change comes there.
 Figure 3B shows positions of the bank by what they are, not masks that were trained on: the live
 version needs one checkpoint a mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from typing import Any
@@ -22,10 +23,13 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from diagnostics.errors import InputError
 from diagnostics.report.analysis import Results
-from diagnostics.statistics.bootstrap import Floats, draw_counts, mean_interval
+from diagnostics.report.noise import spread
+from diagnostics.statistics.bootstrap import Floats, Interval, draw_counts, mean_interval
 from diagnostics.statistics.budgets import kept_means
 from diagnostics.statistics.gaps import TERTILES, bucket_means, in_q3
+from diagnostics.statistics.noise import farthest
 
 LEARNABLE, INCOMPATIBLE, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
 CHECKPOINT_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -49,6 +53,7 @@ def figure2(results: Results) -> Figure:
     frame, counts = focus(results)
     figure, axes = _canvas(2.8, (1, 1.15, 1.15))
     _gain_curves(axes[0], frame, counts)
+    _noise_band(axes[0], panel_noise(results)["figure2"]["A"])
     for axis, column, symbol, color in (
         (axes[1], "learnable", "$D^L$", LEARNABLE),
         (axes[2], "incompatible", "$D^I$", INCOMPATIBLE),
@@ -65,6 +70,8 @@ def figure3(results: Results) -> Figure:
     _coefficients(axes[0], results.tables["table09"])
     _q3_kinds(axes[1], results)
     _gaps(axes[2], results.tables["table01"])
+    for axis, (panel, noise) in zip(axes, panel_noise(results)["figure3"].items(), strict=True):
+        _noise_band(axis, noise, vertical=panel == "C")
     return figure
 
 
@@ -107,17 +114,71 @@ def _zero_line(axis: Axes, *, vertical: bool = False) -> None:
     draw(0, color=NEUTRAL, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
 
 
+def panel_noise(results: Results) -> dict[str, dict[str, float]]:
+    """How far from 0 an unchanged checkpoint comes in each panel that shows gains, in its unit.
+
+    NaN where it was not measured. By figure, then panel.
+    """
+    tables = results.tables
+    betas = _lead_coefficients(tables["table09"])[["beta_l_noise", "beta_i_noise"]]
+    return {
+        "figure2": {"A": _reach(results, _tenths)},
+        "figure3": {
+            "A": float(betas.to_numpy().max()),
+            "B": _reach(results, _kind_means),
+            "C": float(tables["table01"]["gap_noise"].max()),
+        },
+    }
+
+
+def _reach(
+    results: Results, measure: Callable[[pd.DataFrame, Floats], Sequence[Interval]]
+) -> float:
+    """The farthest that intervals of the unchanged tables come from 0; NaN: not measured."""
+    settings = results.settings
+    found: list[Interval] = []
+    for frame in results.unchanged:
+        counts = draw_counts(frame["prompt_id"].nunique(), settings.draws, settings.seed)
+        try:
+            found += measure(frame, counts)
+        except InputError:  # no position of a kind in the sample
+            return np.nan
+    return farthest(found)
+
+
+def _tenths(frame: pd.DataFrame, counts: Floats) -> list[Interval]:
+    """Mean gain by tenths of D^L and of D^I."""
+    tables = [_by_tenth(frame, column, counts) for column in ("learnable", "incompatible")]
+    return [spread(row, "gain") for table in tables for row in table.to_dict("records")]
+
+
+def _kind_means(frame: pd.DataFrame, counts: Floats) -> list[Interval]:
+    """Mean gain of the kinds of Q3 positions."""
+    return [mean_interval(kept_means(frame, rows, "gain"), counts) for rows in q3_kinds(frame)]
+
+
+def _by_tenth(frame: pd.DataFrame, column: str, counts: Floats) -> pd.DataFrame:
+    everywhere = np.ones(len(frame), dtype=bool)
+    return bucket_means(frame, column, counts, edges=TENTHS, scope=everywhere)
+
+
+def _noise_band(axis: Axes, noise: float, *, vertical: bool = False) -> None:
+    """A band of +-noise around 0, under everything; none where it was not measured."""
+    if noise == noise:
+        draw = axis.axvspan if vertical else axis.axhspan
+        draw(-noise, noise, color=NEUTRAL, alpha=0.25, linewidth=0, zorder=0, label="_noise")
+
+
 def _legend_below(axis: Axes) -> None:
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.0)
 
 
 def _gain_curves(axis: Axes, frame: pd.DataFrame, counts: Floats) -> None:
-    everywhere = np.ones(len(frame), dtype=bool)
     for column, label, color in (
         ("learnable", "$D^L$", LEARNABLE),
         ("incompatible", "$D^I$", INCOMPATIBLE),
     ):
-        table = bucket_means(frame, column, counts, edges=TENTHS, scope=everywhere)
+        table = _by_tenth(frame, column, counts)
         axis.plot(table[column], table["gain"], marker="o", color=color, label=label)
         axis.fill_between(
             table[column],
@@ -158,9 +219,7 @@ def _plane(
 
 
 def _coefficients(axis: Axes, table: pd.DataFrame) -> None:
-    rows = table[table["scope"] == "all"]
-    first = rows.iloc[0]
-    rows = rows[(rows["run"] == first["run"]) & (rows["checkpoint"] == first["checkpoint"])]
+    rows = _lead_coefficients(table)
     x = np.arange(len(rows), dtype=np.float64)
     for name, label, color, shift in (
         ("beta_l", r"$\beta_L$", LEARNABLE, -0.1),
@@ -172,6 +231,13 @@ def _coefficients(axis: Axes, table: pd.DataFrame) -> None:
     axis.set(ylabel="gain per SD (nats)", xlim=(-0.5, len(rows) - 0.5))
     axis.set_title("A  Coefficients")
     _legend_below(axis)
+
+
+def _lead_coefficients(table: pd.DataFrame) -> pd.DataFrame:
+    """The whole-bank rows of the first checkpoint, one a K."""
+    rows = table[table["scope"] == "all"]
+    first = rows.iloc[0]
+    return rows[(rows["run"] == first["run"]) & (rows["checkpoint"] == first["checkpoint"])]
 
 
 def _points(
@@ -189,7 +255,7 @@ def _q3_kinds(axis: Axes, results: Results) -> None:
     for index, name in enumerate(names):
         frame = checkpoint_frame(results, name)
         _, counts = focus(results)
-        means = [mean_interval(kept_means(frame, rows, "gain"), counts) for rows in q3_kinds(frame)]
+        means = _kind_means(frame, counts)
         x = np.arange(len(kinds)) + (index - (len(names) - 1) / 2) * 0.2
         middle = [m.estimate for m in means]
         errors = [[m.estimate - m.low for m in means], [m.high - m.estimate for m in means]]

@@ -12,9 +12,18 @@ from markupsafe import Markup, escape
 
 from diagnostics import __version__
 from diagnostics.report.analysis import ANSWER_BUDGET, Answer, Results
-from diagnostics.report.figures import INK
+from diagnostics.report.figures import INK, panel_noise
 from diagnostics.report.paper import paper_table
-from diagnostics.report.views import PAPER_COLUMNS, VIEWS, cells, number
+from diagnostics.report.scoring import notes, scored_in
+from diagnostics.report.views import (
+    NOT_MEASURED,
+    PAPER_COLUMNS,
+    VIEWS,
+    cells,
+    noise_note,
+    number,
+    plus_minus,
+)
 
 QUESTIONS = {
     "beta": (
@@ -61,12 +70,13 @@ FIGURE_TEXT = {
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """One answer as the page shows it."""
+    """One answer as the page shows it; `remark` is the noise of scoring beside it."""
 
     outcome: str
     verdict: str
     word: str
     text: str
+    remark: str
 
 
 def render_page(results: Results, svgs: dict[str, str]) -> str:
@@ -78,6 +88,7 @@ def render_page(results: Results, svgs: dict[str, str]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    panels = panel_noise(results)
     checkpoints = list(dict.fromkeys((a.run, a.checkpoint) for a in results.answers))
     environment.filters["symbols"] = symbols
     return environment.get_template("report.html.j2").render(
@@ -85,16 +96,31 @@ def render_page(results: Results, svgs: dict[str, str]) -> str:
         settings=results.settings,
         runs=results.runs,
         facts=_facts(results),
+        scoring=[(run["name"], notes(run)) for run in results.runs],
         lead=_questions(results, *checkpoints[0]),
         lead_name=" / ".join(checkpoints[0]),
         others=[_short_answers(results, *who) for who in checkpoints[1:]],
         questions=[QUESTIONS[key][1] for key in QUESTIONS],
         tables=[_table(name, results) for name in VIEWS],
         figures=[
-            {"name": n, "svg": inline_svg(svgs[n], n), "title": t, "caption": c, "reading": r}
-            for n, (t, c, r) in FIGURE_TEXT.items()
+            {
+                "name": name,
+                "svg": inline_svg(svgs[name], name),
+                "title": title,
+                "caption": f"{caption} {_figure_noise(panels[name])}",
+                "reading": reading,
+            }
+            for name, (title, caption, reading) in FIGURE_TEXT.items()
         ],
     )
+
+
+def _figure_noise(panels: dict[str, float]) -> str:
+    """The noise of scoring in a figure's panels, for its caption."""
+    if all(noise != noise for noise in panels.values()):
+        return f"Noise of scoring: {NOT_MEASURED}."
+    sizes = ", ".join(f"{panel} {plus_minus(noise)}" for panel, noise in panels.items())
+    return f"Grey band: noise of scoring, the most that an unchanged checkpoint shows: {sizes}."
 
 
 def symbols(text: str) -> Markup:
@@ -118,14 +144,18 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     quadrant = results.tables["quadrants"]
     q3 = quadrant[quadrant["quadrant"] == 3]["share"].iloc[0]
     gain = results.tables["checkpoints"].iloc[0]
+    mean, single = gain["gain_noise"], gain["noise_q99"]
     return [
         ("mean gain, nats", number(gain["gain"])),
+        ("noise of a mean gain", plus_minus(mean) if mean == mean else "not measured"),
+        ("noise of one gain, 99 %", plus_minus(single) if single == single else "not measured"),
         ("contexts", f"{first['n_contexts']:,}"),
         ("prompts (clusters)", f"{first['n_prompts']:,}"),
         ("positions", f"{first['n_positions']:,}"),
         ("checkpoints", str(len(inventory))),
         ("Q3 share", f"{q3:.1%}"),
         ("support K", str(results.settings.top_k)),
+        ("scored in", scored_in(results.runs[0])),
     ]
 
 
@@ -159,7 +189,7 @@ def _find(results: Results, run: str, checkpoint: str, key: str, outcome: str) -
 
 def _reply(answer: Answer) -> _Reply:
     value = answer.value
-    verdict = value.verdict()
+    verdict = answer.verdict()
     interval = (
         f"[{number(value.low)}, {number(value.high)}]"
         if value.low == value.low
@@ -170,7 +200,16 @@ def _reply(answer: Answer) -> _Reply:
         verdict=verdict,
         word=VERDICTS[verdict],
         text=f"{number(value.estimate)} {interval}",
+        remark=_remark(answer),
     )
+
+
+def _remark(answer: Answer) -> str:
+    noise = answer.noise
+    if noise != noise:
+        return "noise not measured"
+    size = plus_minus(noise)
+    return f"not above the noise of scoring, {size}" if answer.in_noise() else f"noise {size}"
 
 
 def _table(name: str, results: Results) -> dict[str, Any]:
@@ -181,6 +220,7 @@ def _table(name: str, results: Results) -> dict[str, Any]:
         "name": name,
         "title": view.title,
         "caption": view.caption,
+        "note": noise_note(frame, view.columns, results.tables["noise"]),
         "rows": cells(lead, view.columns),
         "all_rows": cells(frame, view.columns) if len(lead) < len(frame) else None,
         "texts": [c.heading for c in view.columns if c.kind == "text"],

@@ -1,7 +1,8 @@
 """How a table is shown to people: which columns, under which headings, in which form.
 
 CSV files hold every column at full precision; the page and the Markdown and LaTeX twins show these
-views. A cell is formatted here once for all three.
+views. A cell is formatted here once for all three. A number that is not above the noise of scoring
+carries a dagger, and the note under its table says what that noise is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from diagnostics.report.noise import marked
+
 Kind = Literal["text", "count", "number", "interval", "share"]
+
+DAGGER = "†"
+NOT_MEASURED = "not measured (the run has no noise floor)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,8 @@ VIEWS: dict[str, View] = {
         "Means over every position of the bank. KL is KL(teacher ‖ student) in nats; gain is "
         "KL before less KL after, positive when training moved the student toward the teacher. "
         "Relative gain divides by KL before, so positions with almost nothing to gain dominate "
-        "its mean; its median is beside it. Intervals: 95 % prompt-cluster bootstrap.",
+        "its mean; its median is beside it. Intervals: 95 % prompt-cluster bootstrap. Within noise:"
+        " positions whose |gain| is no more than an unchanged checkpoint's at 99 % of positions.",
         (
             *_WHO,
             Shown("KL before", "kl_0"),
@@ -51,6 +58,27 @@ VIEWS: dict[str, View] = {
             Shown("relative gain", "gain", "interval", "_rel"),
             Shown("median relative", "gain_rel_median"),
             Shown("positions improved", "improved_share", "share"),
+            Shown("within noise", "within_noise_share", "share"),
+        ),
+    ),
+    "noise": View(
+        "Noise of scoring: gains of a checkpoint that did not change",
+        "theta_0 scored a second time, in another batch shape or dtype, over a sample of contexts; "
+        "its true gain is 0 everywhere. Mean: signed mean gain, nats, with its 95 % prompt-cluster "
+        "interval. Size: |gain| is no more than this at so many positions. Counts: whether the "
+        "kind is in this run's gains (another batch shape, or a dtype finer than the run's). Under "
+        "each other table stands what the same unchanged checkpoint shows there.",
+        (
+            Shown("run", "run", "text"),
+            Shown("kind", "kind", "text"),
+            Shown("contexts", "n_contexts", "count"),
+            Shown("positions", "n_positions", "count"),
+            Shown("mean gain", "mean", "interval"),
+            Shown("size at 50 %", "q50"),
+            Shown("90 %", "q90"),
+            Shown("99 %", "q99"),
+            Shown("largest", "max"),
+            Shown("counts", "counts", "text"),
         ),
     ),
     "table01": View(
@@ -234,8 +262,39 @@ def cell(row: dict[Any, Any], shown: Shown) -> str:
         low, high = (row[f"{shown.column}_{end}{shown.suffix}"] for end in ("low", "high"))
         if low != low:
             return f"{number(value)} (no interval)"
-        return f"{number(value)} [{number(low)}, {number(high)}]"
+        mark = f" {DAGGER}" if marked(row, shown.column, shown.suffix) else ""
+        return f"{number(value)} [{number(low)}, {number(high)}]{mark}"
     return number(value)
+
+
+def noise_note(frame: pd.DataFrame, columns: tuple[Shown, ...], noise: pd.DataFrame) -> str:
+    """What an unchanged checkpoint shows in a table's gains, one sentence a run.
+
+    `noise` is the table of that name. Empty for a table without gains.
+    """
+    gains = [c for c in columns if f"{c.column}_noise{c.suffix}" in frame]
+    if not gains:
+        return ""
+    several = frame["run"].nunique() > 1
+    sentences = []
+    for run, rows in frame.groupby("run", sort=False):
+        kinds = noise[(noise["run"] == run) & (noise["counts"] == "yes")]["kind"]
+        of = f" in {run}" if several else ""
+        said = f"({', '.join(kinds)}): {_noise_words(rows, gains)}" if len(kinds) else NOT_MEASURED
+        sentences.append(f"Noise of scoring{of} {said}.")
+    if any(marked(row, c.column, c.suffix) for row in frame.to_dict("records") for c in gains):
+        sentences.append(f"{DAGGER} Not above the noise of scoring.")
+    return " ".join(sentences)
+
+
+def _noise_words(rows: pd.DataFrame, gains: list[Shown]) -> str:
+    sizes = [f"{c.heading} {plus_minus(rows[f'{c.column}_noise{c.suffix}'].max())}" for c in gains]
+    return f"an unchanged checkpoint comes at most this far from 0: {', '.join(sizes)}"
+
+
+def plus_minus(noise: float) -> str:
+    """A size of noise as ±; said where it was not measured."""
+    return f"±{number(noise)}" if noise == noise else "not measured (too few positions)"
 
 
 def percent(value: float) -> str:
@@ -257,17 +316,18 @@ def number(value: float) -> str:
     return text.replace("-", "−")
 
 
-def markdown(table: pd.DataFrame, view: View) -> str:
-    """A Markdown table of text cells with its title and caption."""
+def markdown(table: pd.DataFrame, view: View, note: str = "") -> str:
+    """A Markdown table of text cells with its title, caption and note."""
     lines = [f"### {view.title}", "", "| " + " | ".join(table.columns) + " |"]
     lines.append("|" + "---|" * len(table.columns))
     lines += ["| " + " | ".join(row) + " |" for row in table.itertuples(index=False)]
-    return "\n".join([*lines, "", view.caption, ""])
+    return "\n".join([*lines, "", view.caption, *(["", note] if note else []), ""])
 
 
-def latex(table: pd.DataFrame, view: View) -> str:
+def latex(table: pd.DataFrame, view: View, note: str = "") -> str:
     """A booktabs LaTeX table of text cells; needs XeLaTeX or LuaLaTeX for its letters."""
-    note = "% compile with XeLaTeX or LuaLaTeX; needs booktabs and an OpenType font\n"
-    caption = view.caption.replace("%", r"\%").replace("_", r"\_").replace("^", r"\^{}")
+    compile_with = "% compile with XeLaTeX or LuaLaTeX; needs booktabs and an OpenType font\n"
+    caption = " ".join(filter(None, (view.caption, note)))
+    caption = caption.replace("%", r"\%").replace("_", r"\_").replace("^", r"\^{}")
     body: str = table.to_latex(index=False, escape=True, caption=caption)
-    return note + body
+    return compile_with + body

@@ -18,7 +18,7 @@ from diagnostics.report.analysis import ReportSettings, Results, analyse, suppor
 from diagnostics.report.figures import FIGURES, figure_style
 from diagnostics.report.page import render_page
 from diagnostics.report.paper import paper_table
-from diagnostics.report.views import VIEWS, cells, latex, markdown
+from diagnostics.report.views import VIEWS, cells, latex, markdown, noise_note
 from diagnostics.scoring.run import Run
 
 FIGURE_METADATA: dict[str, dict[str, Any]] = {
@@ -33,8 +33,8 @@ def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Pa
     steps = sum(len(supports(run, settings.top_k)) * len(run.checkpoints) for run in runs)
     with bar("statistics", steps) as advance:
         results = analyse(runs, settings, advance)
-    for name, frame in results.tables.items():
-        _write_table(out / "tables", name, frame)
+    for name in results.tables:
+        _write_table(out / "tables", name, results)
     with figure_style():
         svgs = {
             name: _write_figure(draw(results), out / "figures", name)
@@ -52,19 +52,23 @@ def record(results: Results) -> dict[str, Any]:
     paper = {name: paper_table(name) for name in tables}
     return {
         **asdict(results.settings),
-        "runs": results.runs,
-        "answers": [_plain(asdict(a) | {"verdict": a.value.verdict()}) for a in results.answers],
+        "runs": _plain(results.runs),
+        "answers": [
+            _plain(asdict(a) | {"verdict": a.verdict(), "in_noise": a.in_noise()})
+            for a in results.answers
+        ],
         "tables": tables,
         "paper": {name: _rows(frame) for name, frame in paper.items() if frame is not None},
     }
 
 
-def _write_table(folder: Path, name: str, frame: pd.DataFrame) -> None:
-    view = VIEWS[name]
+def _write_table(folder: Path, name: str, results: Results) -> None:
+    view, frame = VIEWS[name], results.tables[name]
     shown = cells(frame, view.columns)
+    note = noise_note(frame, view.columns, results.tables["noise"])
     write_text(folder / f"{name}.csv", frame.to_csv(index=False))
-    write_text(folder / f"{name}.md", markdown(shown, view))
-    write_text(folder / f"{name}.tex", latex(shown, view))
+    write_text(folder / f"{name}.md", markdown(shown, view, note))
+    write_text(folder / f"{name}.tex", latex(shown, view, note))
 
 
 def _write_figure(figure: Figure, folder: Path, name: str) -> str:
@@ -89,6 +93,8 @@ def _plain(value: Any) -> Any:
     """JSON values: NaN as null, numpy scalars as Python's."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

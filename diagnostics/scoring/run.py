@@ -13,7 +13,7 @@ Part files are written whole, so a part that is there is done.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from diagnostics.files import read_json, read_parquet
 
 SCHEMA_VERSION = 2
 TEACHER, START = "teacher", "theta_0"
+BATCH = "batch"  # the kind of noise that every run has
 CHECKPOINT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 Floats = NDArray[np.float64]
@@ -71,6 +72,21 @@ class StudentScores:
     dropped: Floats
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseScores:
+    """theta_0 scored a second time, at a sample of contexts, bank order; nats.
+
+    Fields: `context` (pos,) index into the bank; `position` (pos,) 0-based in the response; `kl`
+    (pos,) KL(p_T || p_0); `reverse_kl` (pos,) KL(p_0 || p_T); `entropy` (pos,) of p_0.
+    """
+
+    context: Ids
+    position: Ids
+    kl: Floats
+    reverse_kl: Floats
+    entropy: Floats
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run folder with its manifest; arrays are read when asked for."""
@@ -93,6 +109,17 @@ class Run:
         """Trained checkpoints, in the order they were added."""
         return list(self.manifest["checkpoints"])
 
+    @property
+    def steps(self) -> dict[str, int | None]:
+        """Training step of each checkpoint, in the order they were added; None where unknown."""
+        stamps = self.manifest["checkpoints"]
+        return {name: stamp.get("step") for name, stamp in stamps.items()}
+
+    @property
+    def noise_kinds(self) -> list[str]:
+        """Kinds of scoring noise that were measured, sorted (`batch` first); may be none."""
+        return sorted(f.parent.name for f in self.folder.glob(str(noise_file(Path(), "*"))))
+
     def contexts(self) -> tuple[list[str], list[str]]:
         """(context_id, prompt_id), one entry a context, bank order."""
         table = read_parquet(self.folder / "contexts.parquet")
@@ -106,7 +133,30 @@ class Run:
         """Scores of theta_0 or of a checkpoint. Raises InputError when parts are missing."""
         return StudentScores(**self._arrays(name, StudentScores.__slots__))
 
+    def noise(self, kind: str = BATCH) -> NoiseScores:
+        """Scores of theta_0 from a second time. Raises InputError when `kind` was not measured."""
+        if kind not in self.noise_kinds:
+            raise InputError(
+                where=str(self.folder / "noise"),
+                expected=f"a kind among {', '.join(self.noise_kinds) or '(none measured)'}",
+                got=kind,
+                fix="measure it with `diagnostics rescore`",
+            )
+        return NoiseScores(**_columns([noise_file(self.folder, kind)], NoiseScores.__slots__))
+
+    def dropped(self, model: str) -> Floats:
+        """Probability mass of a model on ids outside the shared vocabulary, (pos,), bank order.
+
+        Raises InputError when parts are missing.
+        """
+        values: Floats = self._arrays(model, ("dropped",))["dropped"]
+        return values
+
     def _arrays(self, model: str, names: tuple[str, ...]) -> dict[str, Any]:
+        return _columns(self._files(model), names)
+
+    def _files(self, model: str) -> list[Path]:
+        """The scored parts of a model, all of them."""
         count = int(self.manifest["parts"])
         files = [part_file(self.folder, model, part) for part in range(count)]
         missing = [file for file in files if not file.is_file()]
@@ -117,8 +167,7 @@ class Run:
                 got=f"{count - len(missing)}",
                 fix="run the same `diagnostics rescore` again: it goes on where it stopped",
             )
-        table = pa.concat_tables([read_parquet(file, list(names)) for file in files])
-        return {name: _array(table[name].combine_chunks()) for name in names}
+        return files
 
 
 def open_run(folder: Path) -> Run:
@@ -165,6 +214,12 @@ def scores_table(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
             pa.FixedSizeListArray.from_arrays(flat, values.shape[1]) if two_axes else flat
         )
     return pa.table(arrays)
+
+
+def _columns(files: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
+    """Columns of part files one after the other, as arrays (pos,) and (pos, k)."""
+    table = pa.concat_tables([read_parquet(file, list(names)) for file in files])
+    return {name: _array(table[name].combine_chunks()) for name in names}
 
 
 def _array(column: pa.Array) -> NDArray[Any]:

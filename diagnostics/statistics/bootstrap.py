@@ -31,11 +31,16 @@ class Interval:
     high: float
     reason: str = ""
 
-    def verdict(self) -> str:
-        """`yes` if the interval lies above 0, `no` if below, else `unclear`."""
-        if self.low > 0:
+    def verdict(self, noise: float = 0.0) -> str:
+        """`yes` if the interval lies above 0 by more than `noise`, `no` if below, else `unclear`.
+
+        `noise` is how far from 0 an unchanged checkpoint comes; NaN where it was not measured,
+        which counts as 0.
+        """
+        margin = noise if noise == noise else 0.0
+        if self.low > margin:
             return "yes"
-        return "no" if self.high < 0 else "unclear"
+        return "no" if self.high < -margin else "unclear"
 
 
 def draw_counts(clusters: int, draws: int, seed: int) -> Floats:

@@ -12,6 +12,7 @@ MODULES = (
     "budgets",
     "clusters",
     "gaps",
+    "noise",
     "normalize",
     "regression",
     "selectors",
