@@ -31,10 +31,15 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 
 def side(
-    seed: int, *, dtype: torch.dtype = torch.bfloat16, positions: int = 40, **head: Any
+    seed: int,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    positions: int = 40,
+    spread: float = 3.0,
+    **head: Any,
 ) -> Side:
-    """States and a head as a model in `dtype` has them; logits spread over some nats."""
-    weight = normal(seed, VOCABULARY, HIDDEN) * 3 / HIDDEN**0.5
+    """States and a head as a model in `dtype` has them; logits have a deviation of `spread`."""
+    weight = normal(seed, VOCABULARY, HIDDEN) * spread / HIDDEN**0.5
     states = normal(seed + 100, positions, HIDDEN)
     return Side(states=states.to(dtype), head=Head(weight=weight.to(dtype), **head))
 
@@ -126,8 +131,10 @@ def test_no_divergence_is_negative(kernel: Kernel) -> None:
 def test_tiles_and_chunks_change_nothing(
     tile: int, chunk: int, block: int, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    teacher, student = CASES["bfloat16"]
+    teacher = side(1, spread=2.0)
+    student = near(teacher, 3, 0.5)  # as far apart as a student and its teacher are
     one = run(teacher, student, kernel)
+    assert 0.1 < one["kl"].mean() < 1.0
     for name, value in (("TILE", tile), ("CHUNK", chunk), ("BLOCK", block)):
         monkeypatch.setattr(pairs, name, value)
     other = run(teacher, student, kernel)
