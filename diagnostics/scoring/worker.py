@@ -105,15 +105,17 @@ class Worker:
                 continue
             contexts = self.task.contexts(part, teacher=False)
             states = one_by_one(self.model, [contexts[place] for place in keep])
+            names = [self.task.names(part)[place] for place in keep]
+            _require_finite(states, f"{START} for the noise floor ({kind})", names)
             ends = np.cumsum([0, *(int(c.valid.sum()) for c in contexts)])
             other = self._teacher_states(part, contexts)
             found = self._compare(
                 torch.cat([other[ends[place] : ends[place + 1]] for place in keep]), states
             )
             columns = _places([contexts[place] for place in keep], [rows[place] for place in keep])
-            names = ("kl", "reverse_kl", "entropy")
+            _require_numbers(found, states, f"{START} for the noise floor ({kind})", names)
             del columns["token_id"]
-            tables.append(columns | {name: found[name] for name in names})
+            tables.append(columns | {name: found[name] for name in ("kl", "reverse_kl", "entropy")})
         joined = {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
         write_parquet(noise_file(self.task.out, kind), scores_table(joined))
 

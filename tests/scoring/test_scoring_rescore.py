@@ -407,3 +407,52 @@ def test_tied_tokens_of_a_model_stand_by_lower_id(tmp_path: Path) -> None:
     for row in top.tolist():
         places = [row.index(token) for token in (10, 20, 35, 50)]
         assert places == list(range(places[0], places[0] + 4))
+
+
+def test_noise_floor_is_theta_0_once_more(run: Run) -> None:
+    """All seven contexts of this small bank, each alone: the same numbers but for rounding."""
+    found, start = run.noise(), run.student()
+    assert np.array_equal(found.context, run.teacher().context)
+    assert np.array_equal(found.position, run.teacher().position)
+    for name in ("kl", "reverse_kl", "entropy"):
+        assert close(getattr(found, name), getattr(start, name))
+
+
+def test_noise_floor_of_a_large_bank_is_a_spread_sample(
+    bank: Bank, teacher: str, student: str, tmp_path: Path
+) -> None:
+    chosen = settings(top_k=K, noise_contexts=3)
+    found = rescore(bank, teacher, student, {}, tmp_path / "run", chosen)
+    noise, start = found.noise(), found.student()
+    assert sorted(set(noise.context.tolist())) == [0, 3, 6]  # of 0 to 6, both ends
+    rows = np.isin(found.teacher().context, [0, 3, 6])
+    assert close(noise.kl, start.kl[rows])
+
+
+def test_noise_of_another_dtype_is_larger_than_of_another_batch(
+    bank: Bank, teacher: str, student: str, tmp_path: Path
+) -> None:
+    chosen = settings(top_k=K, noise_dtypes=("bfloat16", "float32"))
+    found = rescore(bank, teacher, student, {}, tmp_path / "run", chosen)
+    assert found.noise_kinds == ["batch", "bfloat16"]  # float32 is the run's own
+    sizes = {k: np.abs(found.noise(k).kl - found.student().kl).max() for k in found.noise_kinds}
+    assert sizes["batch"] < 1e-5 < 1e-3 < sizes["bfloat16"] < 1.0
+
+
+def test_noise_that_is_not_finite_is_refused(
+    bank: Bank, teacher: str, student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diagnostics.scoring import worker
+
+    original = worker.one_by_one
+
+    def sick(*words: Any) -> Any:
+        states = original(*words)
+        states[1][0, 0] = torch.nan
+        return states
+
+    monkeypatch.setattr(worker, "one_by_one", sick)
+    said = _complaint(bank, teacher, student, {}, tmp_path / "run", settings(top_k=K))
+    name = bank.strings("context_id")[1]
+    assert said.startswith(f"theta_0 for the noise floor (batch), context {name}: expected finite")
+    assert not (tmp_path / "run" / "noise").exists()
