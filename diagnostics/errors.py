@@ -6,6 +6,8 @@ traceback.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 
 class InputError(Exception):
     """Bad input: says where, what was expected, what came and what to do.
@@ -19,3 +21,15 @@ class InputError(Exception):
         self.got = got
         self.fix = fix
         super().__init__(f"{where}: expected {expected}, got {got}; {fix}")
+
+
+def require_packages(extra: str, *packages: str, where: str) -> None:
+    """Refuses when a package of an extra is not installed: raises InputError, naming the extra."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise InputError(
+                where=where,
+                expected=f"the package {package}",
+                got="none installed",
+                fix=f"pip install 'fixed-context-diagnostics[{extra}]'",
+            )

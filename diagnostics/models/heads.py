@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from diagnostics.errors import InputError
 from diagnostics.files import whole_file
+from diagnostics.models.adapters import effective_head
 from diagnostics.models.weights import final_hidden
 
 LARGEST = 1e4  # size of the known logits that are sent through a model
@@ -77,21 +78,9 @@ def head_of(model: PreTrainedModel, name: str) -> Head:
     Raises InputError where the model's own logits are not what a `Head` can say.
     """
     weight, bias = effective_head(model, name)
-    scale, softcap, rows = _transform(model, name)
+    scale, softcap, rows = _transform(model, name, len(weight))
     bias = None if bias is None else bias[:rows]
     return Head(weight=weight[:rows], bias=bias, scale=scale, softcap=softcap)
-
-
-def effective_head(model: PreTrainedModel, name: str) -> tuple[Tensor, Tensor | None]:
-    """Weight (vocab, hidden) and bias of the head, live. Raises InputError where it has none."""
-    module = model.get_output_embeddings()
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or weight.ndim != 2 or not weight.is_floating_point():
-        raise _unknown_head(model, name, f"a {type(module).__name__} without a matrix of weights")
-    if weight.is_meta:
-        raise _unknown_head(model, name, "a head whose weights were moved off the devices")
-    bias = getattr(module, "bias", None)
-    return weight.detach(), None if bias is None else bias.detach()
 
 
 def save_head(head: Head, path: Path) -> None:
@@ -134,7 +123,7 @@ def _product(hidden: Tensor, weight: Tensor, out: Tensor | None) -> Tensor:
 
 
 @torch.no_grad()
-def _transform(model: PreTrainedModel, name: str) -> tuple[float, float | None, int]:
+def _transform(model: PreTrainedModel, name: str, width: int) -> tuple[float, float | None, int]:
     """(scale, softcap, rows) of a model, by sending known numbers through its forward pass."""
     fed: list[Tensor] = []
 
@@ -155,7 +144,7 @@ def _transform(model: PreTrainedModel, name: str) -> tuple[float, float | None, 
     off = (fed[0][0, -1].double().cpu() - states).abs().max()
     if off > SAME * states.abs().max():
         raise _unknown_head(model, name, "a head that is fed something else than the last norm")
-    sent = known_logits(model.get_output_embeddings().weight.shape[0])[: len(came)]
+    sent = known_logits(width)[: len(came)]
     explained = _explain(sent.double(), came.double().cpu())
     if explained is None:
         raise _unknown_head(model, name, "logits that are changed in some other way")

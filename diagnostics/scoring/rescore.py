@@ -80,7 +80,7 @@ def plan(
     _check_widths(trained, vocabulary)
     _check_origin(bank, student_files)
     check_ids(bank, vocabulary, f"bank {bank.digest[:12]}")
-    check_top_k(settings.top_k, teacher_files)
+    check_top_k(settings.top_k, vocabulary)
     return Task(
         out=out,
         bank=bank,

@@ -32,9 +32,11 @@ from diagnostics.errors import InputError
 from diagnostics.files import write_json, write_text
 from diagnostics.models.files import (
     ModelFiles,
+    check_one_width,
     check_shared_vocabulary,
     check_top_k,
     require_tokenizer,
+    require_trainable,
 )
 from diagnostics.models.heads import Head, head_of
 from diagnostics.models.weights import Dtype, final_hidden, load_weights
@@ -110,9 +112,11 @@ def distill(
     prompts or an `out` in use; during training when the loss is not finite.
     """
     check_budget(settings.budget)
+    require_trainable(student)
     check_shared_vocabulary(teacher, student)
+    check_one_width(teacher, student)
     _check_room(out, prompts, settings)
-    check_top_k(settings.top_k, student)
+    check_top_k(settings.top_k, student.vocabulary)
     tokenizer = require_tokenizer(student)
     models = [load_weights(m, settings.dtype, settings.device) for m in (student, teacher)]
     pair = _Pair(

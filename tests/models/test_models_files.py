@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,15 @@ from doubles import (
 )
 
 from diagnostics.errors import InputError
+from diagnostics.models import files as files_module
 from diagnostics.models.files import (
+    check_one_width,
     check_shared_vocabulary,
+    check_top_k,
     open_model,
     require_tokenizer,
+    require_trainable,
+    shared_vocabulary,
     tokenizer_fingerprint,
 )
 
@@ -94,8 +100,8 @@ def test_tokenizer_fingerprint_is_of_the_table(student: str, stranger: str) -> N
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "nobody"
     assert refused(str(path)) == (
-        f"{path}: expected a model folder or a Hub id (owner/name or owner/name@revision), "
-        "got no such folder; check the path"
+        f"{path}: expected a model folder, a GGUF file or a Hub id (owner/name or "
+        "owner/name@revision), got no such folder or file; check the path"
     )
 
 
@@ -151,16 +157,107 @@ def test_empty_folder_is_refused(tmp_path: Path) -> None:
     assert "got an empty folder" in refused(str(tmp_path))
 
 
-@pytest.mark.parametrize("exists", [True, False])
-def test_gguf_file_is_refused_by_name(tmp_path: Path, exists: bool) -> None:
-    path = tmp_path / "model.gguf"
-    if exists:
-        path.write_bytes(b"GGUF")
-    assert "got a GGUF file" in refused(str(path))
+def test_shard_that_the_index_names_and_is_missing_is_named(tmp_path: Path) -> None:
+    save(random_model(2), tmp_path / "m", None, max_shard_size="8KB")
+    shards = sorted((tmp_path / "m").glob("*.safetensors"))
+    shards[1].unlink()
+    assert refused(str(tmp_path / "m")) == (
+        f"{tmp_path}/m/model.safetensors.index.json: expected the {len(shards)} weight files that "
+        f"it names, got {len(shards) - 1} of them, {shards[1].name} missing; "
+        "copy or download the model again"
+    )
 
 
-def test_adapter_is_refused_by_name(student: str) -> None:
-    assert "got a base with an adapter" in refused(f"{student}+adapter")
+@pytest.mark.parametrize("content", ["{}", '{"weight_map": []}', '{"weight_map": {}}'])
+def test_index_that_names_nothing_is_refused(student: str, tmp_path: Path, content: str) -> None:
+    folder = copy(student, tmp_path / "x")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text(content)
+    assert refused(str(folder)) == (
+        f"{folder}/model.safetensors.index.json: expected a weight_map, got none; "
+        "copy or download the model again"
+    )
+
+
+def test_weights_that_transformers_would_not_load_do_not_count(
+    student: str, tmp_path: Path
+) -> None:
+    """Of a folder that also keeps another layout, the fingerprint is of what is loaded."""
+    folder = copy(student, tmp_path / "x")
+    (folder / "consolidated.safetensors").write_bytes(b"of another program")
+    files = open_model(str(folder))
+    assert files.weights == (folder / "model.safetensors",)
+    assert files.fingerprint == open_model(student).fingerprint
+    (folder / "model.safetensors").unlink()
+    assert "got chat_template.jinja, config.json, consolidated.safetensors" in refused(str(folder))
+
+
+def test_file_that_changed_is_read_again_and_one_that_did_not_is_not(
+    student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, read = copy(student, tmp_path / "x"), []
+    original = files_module.sha256_file
+    monkeypatch.setattr(
+        files_module, "sha256_file", lambda p: (read.append(p.name), original(p))[1]
+    )
+    first = open_model(str(folder)).fingerprint
+    assert sorted(read) == ["config.json", "model.safetensors"]
+    assert open_model(str(folder)).fingerprint == first
+    assert len(read) == 2
+    save(random_model(9), folder, None)
+    assert open_model(str(folder)).fingerprint != first
+    assert "model.safetensors" in read[2:]
+
+
+# What the libraries themselves write into config.json, cut to what tells their form.
+STAMPS = {
+    "bitsandbytes 4-bit": {"quant_method": "bitsandbytes", "load_in_4bit": True},
+    "bitsandbytes 8-bit": {"quant_method": "bitsandbytes", "load_in_8bit": True, "bits": None},
+    "gptq 4-bit": {"quant_method": "gptq", "bits": 4, "group_size": 128},
+    "awq 4-bit": {"quant_method": "awq", "bits": 4, "version": "gemm"},
+    "fp8": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]},
+    "mxfp4": {"quant_method": "mxfp4"},
+    "compressed-tensors 8-bit": {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float"}}},
+    },
+    "compressed-tensors": {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"a": {"weights": {"num_bits": 8}}, "b": {"weights": {"num_bits": 4}}},
+    },
+    "unknown": {"something": 3},
+}
+
+
+@pytest.mark.parametrize("stamp", STAMPS)
+def test_quantised_folder_is_stamped(student: str, tmp_path: Path, stamp: str) -> None:
+    folder = copy(student, tmp_path / "x")
+    config = json.loads((folder / "config.json").read_text())
+    assert open_model(str(folder)).quantization is None
+    config["quantization_config"] = STAMPS[stamp]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert open_model(str(folder)).quantization == stamp
+
+
+@pytest.mark.parametrize(
+    ("changes", "got"),
+    [
+        ({"adapter": Path("a"), "quantization": "gguf Q8_0", "gguf": "x"}, "an adapter"),
+        ({"quantization": "gptq 4-bit"}, "gptq 4-bit weights"),
+    ],
+)
+def test_student_without_whole_weights_cannot_be_trained(
+    student: str, changes: dict[str, object], got: str
+) -> None:
+    files = open_model(student)
+    require_trainable(files)
+    require_trainable(replace(files, gguf="x", quantization="gguf Q8_0"))
+    with pytest.raises(InputError) as caught:
+        require_trainable(replace(files, **changes))
+    assert str(caught.value) == (
+        f"{student}: expected a student with whole weights, got {got}; "
+        "merge or dequantise it and save the whole model"
+    )
 
 
 def test_file_is_no_model(student: str) -> None:
@@ -190,34 +287,72 @@ def test_shared_vocabulary_passes(student: str, teacher: str, checkpoint: str) -
         check_shared_vocabulary(open_model(student), open_model(other))
 
 
-def test_vocabularies_that_differ_name_the_first_token(student: str, stranger: str) -> None:
+@pytest.mark.parametrize("swap", [False, True])
+def test_vocabularies_that_differ_name_the_first_token(
+    student: str, stranger: str, swap: bool
+) -> None:
+    """The stranger swaps ids 9 and 10."""
+    pair = (stranger, student) if swap else (student, stranger)
     with pytest.raises(InputError) as caught:
-        check_shared_vocabulary(open_model(student), open_model(stranger))
+        check_shared_vocabulary(*map(open_model, pair))
+    tokens = ("'w4'", "'w3'") if swap else ("'w3'", "'w4'")
     assert str(caught.value) == (
-        f"{student} and {stranger}: expected one shared vocabulary, got token id 9 = 'w3' in the "
-        "first, 'w4' in the second; choose two models of one tokenizer"
+        f"{pair[0]} and {pair[1]}: expected one shared vocabulary, got token id 9 = {tokens[0]} in "
+        f"the first, {tokens[1]} in the second; 2 of 64 ids differ; "
+        "choose two models of one tokenizer"
     )
 
 
-@pytest.mark.parametrize("swap", [False, True])
-def test_token_that_one_lacks_is_named(student: str, tmp_path: Path, swap: bool) -> None:
-    more = save(random_model(5, vocabulary=65), tmp_path / "more", word_tokenizer([*WORDS, "w58"]))
-    pair = [open_model(student), open_model(more)]
-    said = "token id 64 = None in the first, 'w58' in the second"
-    if swap:
-        pair.reverse()
-        said = "token id 64 = 'w58' in the first, None in the second"
+@pytest.mark.parametrize("rows", [64, 66, 72])
+def test_table_that_goes_on_where_the_other_ends_is_padding(
+    student: str, tmp_path: Path, rows: int
+) -> None:
+    """Two words more: rows of its head that the other has not, or has as padding."""
+    words = word_tokenizer([*WORDS, "w58", "w59"])
+    longer = open_model(save(random_model(5, vocabulary=rows), tmp_path / "longer", words))
+    check_shared_vocabulary(open_model(student), longer)
+    check_shared_vocabulary(longer, open_model(student))
+
+
+def test_token_that_one_table_lacks_amid_the_other_is_named(student: str, tmp_path: Path) -> None:
+    folder = copy(student, tmp_path / "holes")
+    table = json.loads((folder / "tokenizer.json").read_text())
+    del table["model"]["vocab"]["w14"]
+    (folder / "tokenizer.json").write_text(json.dumps(table))
+    said = "got token id 20 = 'w14' in the first, None in the second; 1 of 64 ids differ"
     with pytest.raises(InputError, match=re.escape(said)):
-        check_shared_vocabulary(*pair)
+        check_shared_vocabulary(open_model(student), open_model(str(folder)))
 
 
 @pytest.mark.parametrize("tokenizer", [True, False])
-def test_logits_of_two_widths_are_refused(student: str, tmp_path: Path, tokenizer: bool) -> None:
+def test_heads_of_two_widths_share_the_fewer_rows(
+    student: str, tmp_path: Path, tokenizer: bool
+) -> None:
     wide = save(
         random_model(5, vocabulary=72), tmp_path / "wide", word_tokenizer() if tokenizer else None
     )
-    with pytest.raises(InputError, match="expected logits of one width, got 64 and 72"):
-        check_shared_vocabulary(open_model(student), open_model(wide))
+    pair = [open_model(student), open_model(wide)]
+    check_shared_vocabulary(*pair)
+    assert shared_vocabulary(pair) == shared_vocabulary(pair[::-1]) == 64
+    assert shared_vocabulary(pair[1:]) == 72
+    with pytest.raises(InputError) as caught:
+        check_one_width(*pair)
+    assert str(caught.value) == (
+        f"{student} and {wide}: expected logits of one width, got 64 and 72; "
+        "choose two models of one vocabulary size"
+    )
+    check_one_width(pair[0], pair[0])
+
+
+@pytest.mark.parametrize("k", [-1, 0, 65])
+def test_support_beyond_the_vocabulary_is_refused(k: int) -> None:
+    with pytest.raises(InputError) as caught:
+        check_top_k(k, 64)
+    assert str(caught.value) == (
+        f"--top-k: expected 1 to 64, the size of the vocabulary, got {k}; choose a smaller support"
+    )
+    check_top_k(1, 64)
+    check_top_k(64, 64)
 
 
 def test_doubles_are_what_they_say() -> None:
