@@ -182,7 +182,6 @@ def effective_head(model: PreTrainedModel, name: str) -> tuple[Tensor, Tensor | 
     if getattr(module, "lora_variant", None):
         raise _no_matrix("a variant of LoRA on the head (DoRA or another)", name)
     weight, bias = _plain_head(module.base_layer, name)
-    weight = weight.float()
     for adapter in module.active_adapters:
         up, down, scale = module.lora_B[adapter], module.lora_A[adapter], module.scaling[adapter]
         weight = weight + scale * (up.weight.float() @ down.weight.float()).to(weight.device)

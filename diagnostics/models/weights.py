@@ -158,8 +158,6 @@ def _load_base(
             got=f"none for {missing[0]}",
             fix="copy or save the model again",
         )
-    if files.gguf is not None:
-        _forget_quantizer(model)
     loaded: PreTrainedModel = (model if placed else model.to(device)).eval()
     return loaded
 
@@ -212,17 +210,10 @@ def _from_pretrained(
 
 
 def _gguf_options(files: ModelFiles) -> dict[str, Any]:
-    """Options that load a GGUF file unpacked: the head must be a matrix of plain numbers."""
+    """Options that unpack a GGUF file, so that it is a plain model: to score, train and save."""
     packed = getattr(transformers, "GgufConfig", None)  # newer versions can keep blocks packed
     unpack = {"quantization_config": packed(dequantize=True)} if packed else {}
     return {"gguf_file": files.gguf, "config": files.config, **unpack}
-
-
-def _forget_quantizer(model: PreTrainedModel) -> None:
-    """An unpacked model is a plain one: it can be trained, saved and given adapters."""
-    quantizer = getattr(model, "hf_quantizer", None)
-    if quantizer is not None:
-        quantizer.remove_quantization_config(model)
 
 
 @contextmanager

@@ -24,7 +24,9 @@ from diagnostics.models.weights import Loader, final_hidden, load_weights
 
 Q = ["q_proj"]
 KINDS: dict[str, Callable[[], Any]] = {
-    "lora": lambda: LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"]),
+    "lora": lambda: LoraConfig(
+        r=4, target_modules=["q_proj", "v_proj", "up_proj"], lora_dropout=0.5
+    ),
     "every-layer-rslora": lambda: LoraConfig(r=4, target_modules="all-linear", use_rslora=True),
     "dora": lambda: LoraConfig(r=4, target_modules=Q, use_dora=True),
     "ranks": lambda: LoraConfig(r=2, target_modules=Q, rank_pattern={"layers.1": 3}),
@@ -222,9 +224,10 @@ def test_refused_adapter_leaves_the_base_as_it_was(plain: str, lora: Path, tmp_p
     name = sorted(tensors)[-1]
     save_file({k: t for k, t in tensors.items() if k != name}, bad / "adapter_model.safetensors")
     with Loader("float32", "cpu") as loader:
-        loader.load(open_model(plain))
+        modules = dict(loader.load(open_model(plain)).named_modules())
         with pytest.raises(InputError, match="expected an adapter that fits its base"):
             loader.load(open_model(f"{plain}+{bad}"))
+        assert dict(loader.load(open_model(plain)).named_modules()) == modules
         assert torch.equal(logits(loader.load(open_model(plain))), logits(base_model()))
 
 
