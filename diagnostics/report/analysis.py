@@ -137,8 +137,8 @@ class _Slice:
 def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = silent) -> Results:
     """All tables and answers of some runs.
 
-    Raises InputError for a K beyond a run's, two runs of one name, or a bank of a single
-    prompt (no interval can be had, so no report).
+    Raises InputError for a K beyond a run's, two runs of one name, a teacher known by its lists
+    alone, or a bank of a single prompt (no interval can be had, so no report).
     """
     _check(runs, settings)
     rows: dict[str, list[Row]] = {name: [] for name in (*TABLES, "answers")}
@@ -200,6 +200,14 @@ def _check(runs: Sequence[Run], settings: ReportSettings) -> None:
             fix="score one of them again with another --name",
         )
     for run in runs:
+        if run.listed:
+            raise InputError(
+                where=str(run.folder),
+                expected="a teacher whose whole distribution is known: gain needs KL",
+                got=f"one known by its top-k lists alone ({run.manifest['teacher']['model']})",
+                fix="score the bank with the teacher's weights; "
+                "`diagnostics tokens` gives D, C-hat and the bounds of this run",
+            )
         if settings.top_k > run.top_k or settings.top_k < 1:
             raise InputError(
                 where=str(run.folder),

@@ -28,6 +28,7 @@ from diagnostics.files import read_json, read_parquet
 SCHEMA_VERSION = 2
 TEACHER, START = "teacher", "theta_0"
 BATCH = "batch"  # the kind of noise that every run has
+LISTED = "top_k"  # the `kind` of a teacher known by its top-k lists alone
 CHECKPOINT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 Floats = NDArray[np.float64]
@@ -87,6 +88,42 @@ class NoiseScores:
     entropy: Floats
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedTeacherScores:
+    """A teacher known by its top-k lists alone, at every valid position, bank order.
+
+    Fields: `context`, `position`, `token_id` as in `TeacherScores`; `top_ids` (pos, k), -1 where a
+    list is shorter; `top_logprob` (pos, k) nats, -inf there; `tail_mass` (pos,) its probability of
+    all unlisted tokens together. k is the width of the lists, the run's `top_k` or more.
+    """
+
+    context: Ids
+    position: Ids
+    token_id: Ids
+    top_ids: Ids
+    top_logprob: Floats
+    tail_mass: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedStudentScores:
+    """theta_0 or a checkpoint beside a teacher of known lists, bank order; nats.
+
+    Fields: `kl_lower`, `kl_upper` (pos,) bounds of KL(p_T || p); `entropy` (pos,); `top_ids`
+    (pos, k); `top_logprob` (pos, k) its own there; `teacher_logprob` (pos, k) the teacher's there,
+    -inf where unlisted; `logprob_at_teacher` (pos, width of the lists) its own at the teacher's,
+    -inf where a list is shorter.
+    """
+
+    kl_lower: Floats
+    kl_upper: Floats
+    entropy: Floats
+    top_ids: Ids
+    top_logprob: Floats
+    teacher_logprob: Floats
+    logprob_at_teacher: Floats
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run folder with its manifest; arrays are read when asked for."""
@@ -120,6 +157,11 @@ class Run:
         """Kinds of scoring noise that were measured, sorted (`batch` first); may be none."""
         return sorted(f.parent.name for f in self.folder.glob(str(noise_file(Path(), "*"))))
 
+    @property
+    def listed(self) -> bool:
+        """Whether the teacher is known by its top-k lists alone."""
+        return bool(self.manifest["teacher"].get("kind") == LISTED)
+
     def contexts(self) -> tuple[list[str], list[str]]:
         """(context_id, prompt_id), one entry a context, bank order."""
         table = read_parquet(self.folder / "contexts.parquet")
@@ -151,6 +193,14 @@ class Run:
         """
         values: Floats = self._arrays(model, ("dropped",))["dropped"]
         return values
+
+    def listed_teacher(self) -> ListedTeacherScores:
+        """The scores of a teacher known by its lists. Raises InputError when parts are missing."""
+        return ListedTeacherScores(**self._arrays(TEACHER, ListedTeacherScores.__slots__))
+
+    def listed_student(self, name: str = START) -> ListedStudentScores:
+        """Scores beside such a teacher. Raises InputError when parts are missing."""
+        return ListedStudentScores(**self._arrays(name, ListedStudentScores.__slots__))
 
     def _arrays(self, model: str, names: tuple[str, ...]) -> dict[str, Any]:
         return _columns(self._files(model), names)

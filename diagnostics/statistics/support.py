@@ -1,7 +1,9 @@
 """Local-support features of a position from two top-k lists (paper, section 3.2, appendix D).
 
 The lists are most probable first and hold log-probabilities of both models, so the features of any
-smaller support come from their first `k` columns. Axes: `pos` positions, `k` support.
+smaller support come from their first `k` columns. A teacher known by its lists alone has -inf where
+it lists no probability: that token counts as 0, and C has bounds only (`compatibility_upper`).
+Axes: `pos` positions, `k` support.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ class TopLists:
     """Top-k lists of student and teacher, each (pos, k), most probable first, nats.
 
     Fields: `student_ids`; `student_logprob` the student's there; `teacher_at_student` the
-    teacher's there; `teacher_ids`; `teacher_logprob`; `student_at_teacher`.
+    teacher's there; `teacher_ids`; `teacher_logprob`; `student_at_teacher`. The teacher's three may
+    be wider than the student's; lists shorter than that end in id -1, log-probability -inf.
     """
 
     student_ids: Ids
@@ -48,6 +51,7 @@ class SupportFeatures:
     teacher mass on the intersection (Eq. 17), C-hat <= C; `overlap` |intersection| / K; `jaccard`
     |intersection| / |union|; `shared_teacher_mass` teacher mass on the intersection; `bc_union`
     Bhattacharyya coefficient of the two renormalised distributions on U, 1 when they agree.
+    For a teacher of known lists `compatibility` is the part of C that is listed.
     """
 
     disagreement: Floats
@@ -64,7 +68,7 @@ def support_features(lists: TopLists, k: int) -> SupportFeatures:
 
     Raises InputError for a `k` beyond the lists.
     """
-    stored = lists.student_ids.shape[1]
+    stored = min(lists.student_ids.shape[1], lists.teacher_ids.shape[1])
     if not 1 <= k <= stored:
         raise InputError(
             where="--top-k",
@@ -85,6 +89,18 @@ def support_features(lists: TopLists, k: int) -> SupportFeatures:
     )
 
 
+def compatibility_upper(lists: TopLists, tail_mass: Floats, k: int) -> Floats:
+    """The largest C, (pos,), that a teacher of known lists can have at support size `k`.
+
+    It is the listed mass on S^S(k), plus at most the smallest listed probability for each unlisted
+    token there, and for all of them together at most `tail_mass` (pos,).
+    """
+    found = lists.teacher_at_student[:, :k]
+    smallest = np.exp(np.where(lists.teacher_ids < 0, np.inf, lists.teacher_logprob).min(axis=1))
+    unlisted = np.isneginf(found).sum(axis=1)
+    return np.asarray(np.exp(found).sum(axis=1) + np.minimum(tail_mass, unlisted * smallest))
+
+
 def _features(lists: TopLists, k: int) -> SupportFeatures:
     same = lists.student_ids[:, :, None] == lists.teacher_ids[:, None, :]  # (pos, k, k)
     student_shared = same.any(axis=2)  # (pos, k): which of the student's the teacher has too
@@ -95,7 +111,7 @@ def _features(lists: TopLists, k: int) -> SupportFeatures:
     log_s = np.concatenate([lists.student_logprob, lists.student_at_teacher], axis=1)
     p_t, log_p_t = _renormalized(log_t, in_union)
     p_s, log_p_s = _renormalized(log_s, in_union)
-    ratio = np.where(in_union, log_p_t - log_p_s, 0.0)
+    ratio = np.where(p_t > 0, log_p_t - log_p_s, 0.0)  # p log p = 0 where p = 0
     mass = np.exp(lists.teacher_at_student)
     shared_mass = np.where(student_shared, mass, 0.0).sum(axis=1)
     return SupportFeatures(

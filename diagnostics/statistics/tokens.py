@@ -1,12 +1,14 @@
 """The token table: one row per (checkpoint, context, valid position), set `paper`.
 
 Everything before training is measured at theta_0; only `kl`, `reverse_kl` and the gains know the
-checkpoint. The column list below is schema, validator and documentation at once.
+checkpoint. The column lists below are schema, validator and documentation at once. A teacher known
+by its top-k lists alone leaves the columns in `UNKNOWN` null and adds `BOUND_COLUMNS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,15 @@ from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
 from diagnostics.schema import VERSION_KEY, Column, conform
-from diagnostics.scoring.run import Run, StudentScores, TeacherScores
+from diagnostics.scoring.run import (
+    ListedStudentScores,
+    ListedTeacherScores,
+    Run,
+    StudentScores,
+    TeacherScores,
+)
 from diagnostics.statistics.normalize import norm
-from diagnostics.statistics.support import TopLists, support_features
+from diagnostics.statistics.support import TopLists, compatibility_upper, support_features
 
 SCHEMA_VERSION = 1
 RELATIVE_EPSILON = 1e-12
@@ -54,6 +62,35 @@ TOKEN_COLUMNS = (
     Column("relative_position", pa.float64(), "t / (T - 1) over valid positions, 0 for T = 1"),
 )
 
+UNKNOWN = (
+    "kl_0",
+    "kl",
+    "gain",
+    "gain_rel",
+    "reverse_kl_0",
+    "reverse_kl",
+    "teacher_entropy",
+    "compatibility",
+    "compatibility_norm",
+    "teacher_entropy_norm",
+    "learnable",
+    "incompatible",
+    "quadrant",
+)
+BOUND_COLUMNS = (
+    Column("kl_0_lower", pa.float64(), "lower bound of KL(p_T || p_0), nats"),
+    Column("kl_0_upper", pa.float64(), "upper bound of KL(p_T || p_0), nats"),
+    Column("kl_lower", pa.float64(), "lower bound of KL(p_T || p_tau), nats"),
+    Column("kl_upper", pa.float64(), "upper bound of KL(p_T || p_tau), nats"),
+    Column("teacher_tail_mass", pa.float64(), "teacher mass of all unlisted tokens together"),
+    Column("compatibility_upper", pa.float64(), "upper bound of C; C-hat is a lower one"),
+    Column("learnable_lower", pa.float64(), "D~ times Norm(C-hat), as live training; no bound"),
+)
+LISTED_COLUMNS = (
+    *(replace(c, nullable=c.name in UNKNOWN) for c in TOKEN_COLUMNS),
+    *BOUND_COLUMNS,
+)
+
 
 def quadrants(
     entropy: NDArray[np.float64], kl_0: NDArray[np.float64], quantile: float = 0.5
@@ -83,20 +120,16 @@ def token_table(run: Run, k: int, checkpoints: Sequence[str] | None = None) -> p
             got=", ".join(unknown) or "none",
             fix="add one with `diagnostics rescore … --checkpoint NAME=MODEL`",
         )
-    start, teacher = run.student(), run.teacher()
-    shared = _before_training(run, teacher, start, k)
-    tables = []
-    for name in names:
-        after = run.student(name)
-        gain = start.kl - after.kl
-        columns = dict(shared)
-        columns["checkpoint"] = pd.Categorical.from_codes(np.zeros(len(gain), np.int8), [name])
-        columns["kl"], columns["reverse_kl"] = after.kl, after.reverse_kl
-        columns["gain"], columns["gain_rel"] = gain, gain / (start.kl + RELATIVE_EPSILON)
-        tables.append(pd.DataFrame({c.name: columns[c.name] for c in TOKEN_COLUMNS}))
+    pieces = (_listed_pieces if run.listed else _pieces)(run, k, names)
+    tables = [pd.DataFrame({c.name: piece[c.name] for c in columns_of(run)}) for piece in pieces]
     whole = pd.concat(tables, ignore_index=True)
     whole["checkpoint"] = pd.Categorical(whole["checkpoint"], categories=names)
     return whole
+
+
+def columns_of(run: Run) -> tuple[Column, ...]:
+    """The columns of a run's token table."""
+    return LISTED_COLUMNS if run.listed else TOKEN_COLUMNS
 
 
 def to_arrow(frame: pd.DataFrame, run: Run, k: int) -> pa.Table:
@@ -109,7 +142,7 @@ def to_arrow(frame: pd.DataFrame, run: Run, k: int) -> pa.Table:
             b"bank_digest": str(run.manifest["bank"]["digest"]).encode(),
         }
     )
-    return conform(table, TOKEN_COLUMNS, "token table")
+    return conform(table, columns_of(run), "token table")
 
 
 def derived(raw: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -140,12 +173,75 @@ def relative_position(context: NDArray[np.int32]) -> NDArray[np.float64]:
     return np.asarray(within / last, dtype=np.float64)
 
 
-def _before_training(
-    run: Run, teacher: TeacherScores, start: StudentScores, k: int
-) -> dict[str, Any]:
-    """The columns that know teacher and theta_0 only."""
+def _pieces(run: Run, k: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The columns of each checkpoint; those that know teacher and theta_0 only are made once."""
+    start, teacher = run.student(), run.teacher()
+    support = support_features(_lists(teacher, start), k)
+    shared = _places(run, teacher) | {
+        "kl_0": start.kl,
+        "reverse_kl_0": start.reverse_kl,
+        "entropy": start.entropy,
+        "teacher_entropy": teacher.entropy,
+        **{name: getattr(support, name) for name in type(support).__slots__},
+    }
+    shared |= derived(shared)
+    for name in names:
+        after = run.student(name)
+        gain = start.kl - after.kl
+        yield shared | {
+            "checkpoint": pd.Categorical.from_codes(np.zeros(len(gain), np.int8), [name]),
+            "kl": after.kl,
+            "reverse_kl": after.reverse_kl,
+            "gain": gain,
+            "gain_rel": gain / (start.kl + RELATIVE_EPSILON),
+        }
+
+
+def _listed_pieces(run: Run, k: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The same beside a teacher known by its lists: what they do not tell is null."""
+    start, teacher = run.listed_student(), run.listed_teacher()
+    lists = _lists(teacher, start)
+    support = support_features(lists, k)
+    disagreement = norm(support.disagreement)
+    count = len(teacher.context)
+    shared = _places(run, teacher) | {
+        **{name: getattr(support, name) for name in type(support).__slots__},
+        **dict.fromkeys(UNKNOWN, np.full(count, np.nan)),
+        "quadrant": pd.array([None] * count, dtype="Int8"),
+        "entropy": start.entropy,
+        "entropy_norm": norm(start.entropy),
+        "disagreement_norm": disagreement,
+        "kl_0_lower": start.kl_lower,
+        "kl_0_upper": start.kl_upper,
+        "teacher_tail_mass": teacher.tail_mass,
+        "compatibility_upper": compatibility_upper(lists, teacher.tail_mass, k),
+        "learnable_lower": disagreement * norm(support.compatibility_lower),
+    }
+    for name in names:
+        after = run.listed_student(name)
+        yield shared | {
+            "checkpoint": pd.Categorical.from_codes(np.zeros(count, np.int8), [name]),
+            "kl_lower": after.kl_lower,
+            "kl_upper": after.kl_upper,
+        }
+
+
+def _places(run: Run, teacher: TeacherScores | ListedTeacherScores) -> dict[str, Any]:
+    """The columns that say where each row is."""
     context_ids, prompt_ids = run.contexts()
-    lists = TopLists(
+    return {
+        "context_id": pd.Categorical.from_codes(teacher.context, context_ids),
+        "prompt_id": _labels(prompt_ids, teacher.context),
+        "position": teacher.position,
+        "token_id": teacher.token_id,
+        "relative_position": relative_position(teacher.context),
+    }
+
+
+def _lists(
+    teacher: TeacherScores | ListedTeacherScores, start: StudentScores | ListedStudentScores
+) -> TopLists:
+    return TopLists(
         student_ids=start.top_ids,
         student_logprob=start.top_logprob,
         teacher_at_student=start.teacher_logprob,
@@ -153,20 +249,6 @@ def _before_training(
         teacher_logprob=teacher.top_logprob,
         student_at_teacher=start.logprob_at_teacher,
     )
-    support = support_features(lists, k)
-    columns: dict[str, Any] = {
-        "context_id": pd.Categorical.from_codes(teacher.context, context_ids),
-        "prompt_id": _labels(prompt_ids, teacher.context),
-        "position": teacher.position,
-        "token_id": teacher.token_id,
-        "kl_0": start.kl,
-        "reverse_kl_0": start.reverse_kl,
-        "entropy": start.entropy,
-        "teacher_entropy": teacher.entropy,
-        **{name: getattr(support, name) for name in type(support).__slots__},
-        "relative_position": relative_position(teacher.context),
-    }
-    return columns | derived(columns)
 
 
 def _labels(values: Sequence[str], codes: NDArray[np.int32]) -> pd.Categorical:

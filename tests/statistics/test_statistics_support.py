@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.support import TopLists, support_features
+from diagnostics.statistics.support import TopLists, compatibility_upper, support_features
 
 SUMS = 1e-12  # sums of at most 40 float64 terms, in another order
 VOCABULARY = 40
@@ -197,5 +197,101 @@ def test_support_beyond_the_lists_is_refused(k: int) -> None:
         support_features(top_lists(teacher, student, 4), k)
     assert str(caught.value) == (
         f"--top-k: expected a support size from 1 to 4, the run's --top-k, got {k}; "
+        "choose a smaller one, or rescore with a larger --top-k"
+    )
+
+
+def listed(teacher: np.ndarray, student: np.ndarray, stored: int, width: int) -> TopLists:
+    """What is stored beside a teacher that lists `width` tokens and nothing else."""
+    whole, own = top_lists(teacher, student, width), top_lists(teacher, student, stored)
+    known = (own.student_ids[:, :, None] == whole.teacher_ids[:, None, :]).any(axis=2)
+    return TopLists(
+        student_ids=own.student_ids,
+        student_logprob=own.student_logprob,
+        teacher_at_student=np.where(known, own.teacher_at_student, -np.inf),
+        teacher_ids=whole.teacher_ids,
+        teacher_logprob=whole.teacher_logprob,
+        student_at_teacher=whole.student_at_teacher,
+    )
+
+
+def slow_listed(teacher: np.ndarray, student: np.ndarray, k: int, width: int) -> dict[str, float]:
+    """The features of one position, tokens outside the teacher's list counting as 0."""
+    known = set(ranked(teacher)[:width])
+    t = {v: math.exp(teacher[v]) if v in known else 0.0 for v in range(len(teacher))}
+    s = np.exp(student)
+    of_student, of_teacher = set(ranked(student)[:k]), set(ranked(teacher)[:k])
+    union, shared = of_student | of_teacher, of_student & of_teacher
+    mass_t, mass_s = math.fsum(t[v] for v in union), math.fsum(s[v] for v in union)
+    ratios = {v: (t[v] / mass_t, s[v] / mass_s) for v in union}
+    shared_mass = math.fsum(t[v] for v in shared)
+    return {
+        "disagreement": math.fsum(p * math.log(p / q) for p, q in ratios.values() if p > 0),
+        "compatibility_lower": shared_mass,
+        "overlap": len(shared) / k,
+        "jaccard": len(shared) / len(union),
+        "shared_teacher_mass": shared_mass,
+        "bc_union": math.fsum(math.sqrt(p * q) for p, q in ratios.values()),
+    }
+
+
+@pytest.mark.parametrize(("k", "stored", "width"), [(1, 1, 1), (4, 4, 4), (4, 16, 16), (4, 8, 20)])
+def test_a_listed_teacher_equals_sets_with_unlisted_tokens_at_nought(
+    k: int, stored: int, width: int
+) -> None:
+    teacher, student = random_pair(seed=width)
+    got = support_features(listed(teacher, student, stored, width), k)
+    for row, (t, s) in enumerate(zip(teacher, student, strict=True)):
+        for feature, value in slow_listed(t, s, k, width).items():
+            assert getattr(got, feature)[row] == pytest.approx(value, abs=SUMS), feature
+
+
+@pytest.mark.parametrize("k", [1, 5, 16])
+def test_a_teacher_that_lists_everything_equals_one_that_is_known(k: int) -> None:
+    teacher, student = random_pair(seed=4)
+    lists = listed(teacher, student, 16, VOCABULARY)
+    known = support_features(top_lists(teacher, student, 16), k)
+    got = support_features(lists, k)
+    for feature in FEATURES:
+        expected = getattr(known, feature)
+        np.testing.assert_allclose(getattr(got, feature), expected, rtol=0, atol=SUMS)
+    upper = compatibility_upper(lists, np.zeros(len(teacher)), k)
+    np.testing.assert_allclose(upper, known.compatibility, rtol=0, atol=SUMS)
+
+
+@few
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(0, 12))
+def test_compatibility_lies_between_its_bounds(seed: int, k: int, longer: int) -> None:
+    teacher, student = random_pair(seed, positions=6)
+    lists = listed(teacher, student, k, k + longer)
+    tail = 1 - np.exp(lists.teacher_logprob).sum(axis=1)
+    truth = [slow_features(t, s, k)["compatibility"] for t, s in zip(teacher, student, strict=True)]
+    assert (support_features(lists, k).compatibility_lower <= np.array(truth) + SUMS).all()
+    assert (np.array(truth) <= compatibility_upper(lists, tail, k) + SUMS).all()
+
+
+def test_upper_bound_of_compatibility_by_hand() -> None:
+    # The teacher lists 0.4, 0.2, 0.1 on tokens 0, 1, 2 and leaves 0.3. The student's best are 1, 5,
+    # 2, 6: K = 1 knows 0.2; K = 2 adds an unlisted token, at most 0.1; K = 4 knows 0.3, adds 0.2.
+    lists = TopLists(
+        student_ids=np.array([[1, 5, 2, 6]], dtype=np.int32),
+        student_logprob=np.log([[0.4, 0.3, 0.1, 0.1]]),
+        teacher_at_student=np.array([[math.log(0.2), -np.inf, math.log(0.1), -np.inf]]),
+        teacher_ids=np.array([[0, 1, 2, -1]], dtype=np.int32),
+        teacher_logprob=np.array([[*np.log([0.4, 0.2, 0.1]), -np.inf]]),
+        student_at_teacher=np.array([[*np.log([0.05, 0.4, 0.1]), -np.inf]]),
+    )
+    for k, expected in ((1, 0.2), (2, 0.3), (3, 0.4), (4, 0.5)):
+        assert compatibility_upper(lists, np.array([0.3]), k)[0] == pytest.approx(expected)
+    # All unlisted tokens together have no more than the tail.
+    assert compatibility_upper(lists, np.array([0.15]), 4)[0] == pytest.approx(0.45)
+
+
+def test_support_beyond_the_teachers_lists_is_refused() -> None:
+    teacher, student = random_pair(seed=2)
+    with pytest.raises(InputError) as caught:
+        support_features(listed(teacher, student, 8, 3), 4)
+    assert str(caught.value) == (
+        "--top-k: expected a support size from 1 to 3, the run's --top-k, got 4; "
         "choose a smaller one, or rescore with a larger --top-k"
     )
