@@ -25,6 +25,10 @@ bank_app = typer.Typer(help="Banks of frozen rollouts.", no_args_is_help=True)
 app.add_typer(bank_app, name="bank")
 
 Model = Annotated[str, typer.Option(help="A model folder or Hub id (owner/name@revision).")]
+Teacher = Annotated[
+    str,
+    typer.Option(help="A model folder or Hub id, topk:FILE.parquet, or http://host:port/v1#model."),
+]
 Prompts = Annotated[str, typer.Option(help="JSONL, CSV or Parquet file, or a Hub dataset.")]
 PromptColumn = Annotated[str, typer.Option(help="The column that holds the prompt.")]
 Seed = Annotated[int, typer.Option(min=0, help="Every random choice follows from it.")]
@@ -173,7 +177,7 @@ def train(
 @app.command()
 def rescore(
     bank: Annotated[Path, typer.Argument(help="A bank: a Parquet file or a folder of them.")],
-    teacher: Model,
+    teacher: Teacher,
     student: Model,
     out: Annotated[Path, typer.Option(help="Folder of the run; an existing one goes on.")],
     checkpoint: Annotated[
@@ -191,6 +195,9 @@ def rescore(
     noise_dtype: Annotated[
         list[str] | None, typer.Option(help="Score theta_0 in this dtype too: its noise floor.")
     ] = None,
+    api_key_env: Annotated[
+        str, typer.Option(help="Environment variable with the key of a teacher's server.")
+    ] = "OPENAI_API_KEY",
 ) -> None:
     """Score a bank with teacher, theta_0 and checkpoints; run again to resume or to add."""
     from diagnostics.bank.contexts import read_bank
@@ -209,6 +216,7 @@ def rescore(
         batch_tokens=batch_tokens,
         kernel=check_kernel(kernel),
         noise_dtypes=tuple(resolve_dtype(word, chosen) for word in noise_dtype or []),
+        key_variable=api_key_env,
     )
     models = parse_checkpoints(checkpoint or [])
     run = score(read_bank(bank), teacher, student, models, out, settings, name=name)

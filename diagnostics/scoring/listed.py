@@ -11,14 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from diagnostics.bank.contexts import Bank
-from diagnostics.scoring.lists import ListFile, read_lists
+from diagnostics.scoring.lists import FILE, ListFile, read_lists
 from diagnostics.scoring.server import KEY_VARIABLE, Server, open_server
 
-FILE = "topk:"
 ADDRESSES = ("http://", "https://")
 
 ListedTeacher = ListFile | Server
-"""Has `fingerprint`, `width` (columns of every list) and `lists(names, contexts)`."""
+"""Has `spec`, `fingerprint`, `vocabulary`, `width` (columns of every list) and `lists`."""
 
 
 def is_listed(spec: str) -> bool:
@@ -27,13 +26,22 @@ def is_listed(spec: str) -> bool:
 
 
 def open_listed(
-    spec: str, bank: Bank, *, vocabulary: int, top_k: int, key_variable: str = KEY_VARIABLE
+    spec: str,
+    bank: Bank,
+    *,
+    vocabulary: int,
+    top_k: int,
+    key_variable: str = KEY_VARIABLE,
+    known: str | None = None,
 ) -> ListedTeacher:
     """Opens lists of at least `top_k` tokens of a vocabulary, at every valid position of a bank.
 
-    A server's key is read from the environment variable `key_variable`. Raises InputError as
-    `read_lists` and `open_server` do.
+    A server's key is read from the environment variable `key_variable`; one whose lists a run holds
+    already is not asked, its fingerprint being `known`. Raises InputError as `read_lists` and
+    `open_server` do.
     """
     if spec.startswith(FILE):
         return read_lists(Path(spec.removeprefix(FILE)), bank, vocabulary=vocabulary, top_k=top_k)
-    return open_server(spec, vocabulary=vocabulary, top_k=top_k, key_variable=key_variable)
+    return open_server(
+        spec, vocabulary=vocabulary, top_k=top_k, key_variable=key_variable, known=known
+    )

@@ -29,6 +29,7 @@ LIST_COLUMNS = (
     Column("token_ids", pa.list_(pa.int32()), "the teacher's most probable tokens, best first"),
     Column("logprobs", pa.list_(pa.float32()), "their log-probabilities, temperature 1, nats"),
 )
+FILE = "topk:"  # what stands before the path of such a file, as a teacher
 EXCESS = 1e-4  # how far over 1 the listed probabilities may sum: rounding of whoever wrote them
 
 
@@ -63,11 +64,14 @@ class Entries:
 class ListFile:
     """Lists of a whole bank, read from a file.
 
-    Fields: `fingerprint` SHA-256 of the file; `width` entries of the longest list;
-    `everything` all lists in bank order; `spans` where each context's lie in it.
+    Fields: `spec` as the user wrote it; `fingerprint` SHA-256 of the file; `vocabulary` ids;
+    `width` entries of the longest list; `everything` all lists in bank order; `spans` where each
+    context's lie in it.
     """
 
+    spec: str
     fingerprint: str
+    vocabulary: int
     width: int
     everything: TopKLists
     spans: dict[str, slice]
@@ -160,7 +164,9 @@ def read_lists(path: Path, bank: Bank, *, vocabulary: int, top_k: int) -> ListFi
     fix = "rescore with a smaller --top-k, or write longer lists"
     ends = np.cumsum([mask.sum() for mask in masks])
     return ListFile(
+        spec=f"{FILE}{path}",
         fingerprint=sha256_file(path),
+        vocabulary=vocabulary,
         width=width,
         everything=packed(
             entries, vocabulary=vocabulary, least=top_k, width=width, place=place, fix=fix

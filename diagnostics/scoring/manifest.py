@@ -15,8 +15,9 @@ from diagnostics.bank.contexts import library_versions
 from diagnostics.errors import InputError
 from diagnostics.files import write_json, write_parquet
 from diagnostics.models.files import ModelFiles
+from diagnostics.scoring.listed import ListedTeacher
 from diagnostics.scoring.parts import manifest_lock
-from diagnostics.scoring.run import SCHEMA_VERSION, START, TEACHER, open_run, part_file
+from diagnostics.scoring.run import LISTED, SCHEMA_VERSION, START, TEACHER, open_run, part_file
 from diagnostics.scoring.task import Task
 
 FIXED = ("bank.digest", "teacher.fingerprint", "student.fingerprint", "settings", "parts")
@@ -83,8 +84,9 @@ def _describe(task: Task, name: str) -> dict[str, Any]:
     }
 
 
-def _stamp(files: ModelFiles) -> dict[str, Any]:
-    return {"model": files.spec, "fingerprint": files.fingerprint}
+def _stamp(files: ModelFiles | ListedTeacher) -> dict[str, Any]:
+    stamp = {"model": files.spec, "fingerprint": files.fingerprint}
+    return stamp if isinstance(files, ModelFiles) else {**stamp, "kind": LISTED}
 
 
 def _check_folder(out: Path) -> None:

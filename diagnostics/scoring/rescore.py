@@ -28,9 +28,20 @@ from diagnostics.models.files import (
 from diagnostics.models.weights import Dtype, load_weights
 from diagnostics.progress import bar
 from diagnostics.scoring import manifest
+from diagnostics.scoring.beside_lists import ListedWorker, ListKeeper
+from diagnostics.scoring.listed import ListedTeacher, is_listed, open_listed
 from diagnostics.scoring.parts import clear_locks, unfinished
 from diagnostics.scoring.reduce import resolve_kernel
-from diagnostics.scoring.run import CHECKPOINT_NAME, START, TEACHER, Run, noise_file, open_run
+from diagnostics.scoring.run import (
+    CHECKPOINT_NAME,
+    LISTED,
+    START,
+    TEACHER,
+    Run,
+    noise_file,
+    open_run,
+    part_file,
+)
 from diagnostics.scoring.task import Settings, Task
 from diagnostics.scoring.worker import Job, NotFinite, Worker
 
@@ -47,7 +58,8 @@ def rescore(
 ) -> Run:
     """Scores what the run at `out` does not hold yet, and returns the run.
 
-    Args: `checkpoints` maps names to MODELs; `name` is how reports call the run.
+    Args: `teacher` is a MODEL, or names lists (`listed`); `checkpoints` maps names to MODELs;
+    `name` is how reports call the run.
     Raises InputError before any weights are loaded when models, bank and run do not fit together,
     and during scoring when a model's output is not finite, naming checkpoint and context.
     """
@@ -72,51 +84,96 @@ def plan(
 ) -> Task:
     """Opens every model and checks that all fit together; loads no weights."""
     _check_names(checkpoints)
-    teacher_files, student_files = open_model(teacher), open_model(student)
+    teacher_files = None if is_listed(teacher) else open_model(teacher)
+    student_files = open_model(student)
+    reference = teacher_files or student_files
     trained = {key: open_model(spec) for key, spec in checkpoints.items()}
     for other in (student_files, *trained.values()):
-        check_shared_vocabulary(teacher_files, other)
-    vocabulary = min(teacher_files.vocabulary, student_files.vocabulary)
+        check_shared_vocabulary(reference, other)
+    vocabulary = min(reference.vocabulary, student_files.vocabulary)
     _check_widths(trained, vocabulary)
     _check_origin(bank, student_files)
     check_ids(bank, vocabulary, f"bank {bank.digest[:12]}")
     check_top_k(settings.top_k, vocabulary)
-    return Task(
+    task = Task(
         out=out,
         bank=bank,
-        teacher=teacher_files,
+        teacher=reference,
         student=student_files,
         checkpoints=trained,
         vocabulary=vocabulary,
         settings=replace(settings, kernel=resolve_kernel(settings.kernel, settings.device)),
     )
+    return task if teacher_files else _with_lists(task, teacher)
+
+
+def _with_lists(task: Task, teacher: str) -> Task:
+    """The task with a teacher known by its lists; what belongs to gain alone is refused."""
+    if task.settings.noise_dtypes:
+        raise InputError(
+            where="--noise-dtype",
+            expected="a teacher whose whole distribution is known: the noise floor is of gain",
+            got=teacher,
+            fix="leave the option out",
+        )
+    source = open_listed(
+        teacher,
+        task.bank,
+        vocabulary=task.vocabulary,
+        top_k=task.settings.top_k,
+        key_variable=task.settings.key_variable,
+        known=_known_lists(task, teacher),
+    )
+    return replace(task, teacher=source, settings=replace(task.settings, kernel="plain"))
+
+
+def _known_lists(task: Task, teacher: str) -> str | None:
+    """The fingerprint of a teacher all of whose lists the run holds already, else None."""
+    if not (task.out / "manifest.json").is_file():
+        return None
+    stamp = open_run(task.out).manifest["teacher"]
+    whole = all(part_file(task.out, TEACHER, part).is_file() for part in range(task.parts))
+    same = stamp.get("kind") == LISTED and stamp["model"] == teacher
+    return str(stamp["fingerprint"]) if same and whole else None
 
 
 def jobs(task: Task) -> list[Job]:
     """The models of a task in the order they are scored: each needs what those before leave."""
+    named: dict[str, ModelFiles | ListedTeacher]
     named = {TEACHER: task.teacher, START: task.student, **task.checkpoints}
     return [Job(name, files) for name, files in named.items()]
 
 
 def _score(task: Task, job: Job) -> None:
     """Scores the parts of one model that no process has done; loads it only if there are any."""
-    worker: Worker | None = None
+    worker: Worker | ListedWorker | ListKeeper | None = None
     with (
         closing(_todo(task, job)) as todo,
         bar(f"scoring {job.name}", len(task.bank)) as advance,
     ):
         for part in todo:
-            worker = worker or Worker(task, job, _load(task, job.files))
+            worker = worker or _worker(task, job)
             try:
                 worker.score(part, advance)
             except NotFinite:
                 manifest.forget(task.out, job.name)
                 raise
-    if job.name == START and not noise_file(task.out, "batch").is_file():
-        worker = worker or Worker(task, job, _load(task, job.files))
+    if job.name == START and not task.listed and not noise_file(task.out, "batch").is_file():
+        worker = worker or _worker(task, job)
+        assert isinstance(worker, Worker), "only a run of lists has other workers"
         worker.noise("batch")
     del worker
     _free()
+
+
+def _worker(task: Task, job: Job) -> Worker | ListedWorker | ListKeeper:
+    """What scores the parts of a job, its model loaded."""
+    if not isinstance(job.files, ModelFiles):
+        return ListKeeper(task, job.files)
+    model = _load(task, job.files)
+    if task.listed:
+        return ListedWorker(task, job.name, job.files, model)
+    return Worker(task, job, model)
 
 
 def _load(task: Task, files: ModelFiles) -> PreTrainedModel:

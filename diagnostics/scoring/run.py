@@ -184,7 +184,7 @@ class Run:
                 got=kind,
                 fix="measure it with `diagnostics rescore`",
             )
-        return NoiseScores(**_columns([noise_file(self.folder, kind)], NoiseScores.__slots__))
+        return NoiseScores(**part_columns([noise_file(self.folder, kind)], NoiseScores.__slots__))
 
     def dropped(self, model: str) -> Floats:
         """Probability mass of a model on ids outside the shared vocabulary, (pos,), bank order.
@@ -203,7 +203,7 @@ class Run:
         return ListedStudentScores(**self._arrays(name, ListedStudentScores.__slots__))
 
     def _arrays(self, model: str, names: tuple[str, ...]) -> dict[str, Any]:
-        return _columns(self._files(model), names)
+        return part_columns(self._files(model), names)
 
     def _files(self, model: str) -> list[Path]:
         """The scored parts of a model, all of them."""
@@ -266,7 +266,7 @@ def scores_table(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
     return pa.table(arrays)
 
 
-def _columns(files: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
+def part_columns(files: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
     """Columns of part files one after the other, as arrays (pos,) and (pos, k)."""
     table = pa.concat_tables([read_parquet(file, list(names)) for file in files])
     return {name: _array(table[name].combine_chunks()) for name in names}

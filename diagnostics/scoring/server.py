@@ -42,13 +42,14 @@ LONGEST_WAIT = 60.0  # seconds between two attempts
 class Server:
     """A server and one model that it serves.
 
-    Fields: `base` the address up to `/v1`; `model` its name there;
+    Fields: `spec` as the user wrote it; `base` the address up to `/v1`; `model` its name there;
     `fingerprint` of name and origin as the server states them, not of the weights, and not of the
     address; `vocabulary` ids; `width` tokens asked for at each position; `key` the bearer token,
     from the environment variable `key_variable`; `in_flight` requests at one time; `attempts` of a
     request; `pause` seconds before the second, doubled from then on; `timeout` seconds of each.
     """
 
+    spec: str
     base: str
     model: str
     fingerprint: str
@@ -112,6 +113,7 @@ def open_server(
     vocabulary: int,
     top_k: int,
     key_variable: str = KEY_VARIABLE,
+    known: str | None = None,
     in_flight: int = 8,
     attempts: int = 6,
     pause: float = 1.0,
@@ -119,6 +121,7 @@ def open_server(
 ) -> Server:
     """Finds the model at `http(s)://host:port/v1#model`; `#model` may be left out where one serves.
 
+    With its fingerprint `known`, from a run that holds all of its lists, nobody is asked.
     Raises InputError when the address is of another form, nobody answers there, the key is refused,
     or the model is not among those that the server names.
     """
@@ -133,9 +136,10 @@ def open_server(
             fix=f"write the address so, and the server's key into {key_variable}",
         )
     server = Server(
+        spec=spec,
         base=base,
         model=model,
-        fingerprint="",
+        fingerprint=known or "",
         vocabulary=vocabulary,
         width=top_k,
         key=os.environ.get(key_variable) or None,
@@ -145,7 +149,7 @@ def open_server(
         pause=pause,
         timeout=timeout,
     )
-    return _identified(server)
+    return server if known else _identified(server)
 
 
 class _Refused(Exception):

@@ -12,7 +12,9 @@ from diagnostics.bank.contexts import Bank
 from diagnostics.models.files import ModelFiles
 from diagnostics.models.weights import Dtype
 from diagnostics.scoring.hidden import Context
+from diagnostics.scoring.listed import ListedTeacher
 from diagnostics.scoring.reduce import Kernel
+from diagnostics.scoring.server import KEY_VARIABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +23,8 @@ class Settings:
 
     What changes numbers by more than rounding (`top_k`, `dtype`, `kernel`) and the size of a part
     are fixed for the life of a run. `noise_dtypes`: in which other dtypes theta_0 is scored for the
-    noise floor, beside the other batch shape.
+    noise floor, beside the other batch shape. `key_variable`: the environment variable with the key
+    of a teacher's server.
     """
 
     top_k: int = 32
@@ -33,6 +36,7 @@ class Settings:
     part_contexts: int = 50
     noise_contexts: int = 50
     noise_dtypes: tuple[Dtype, ...] = ()
+    key_variable: str = KEY_VARIABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +45,16 @@ class Task:
 
     out: Path
     bank: Bank
-    teacher: ModelFiles
+    teacher: ModelFiles | ListedTeacher
     student: ModelFiles
     checkpoints: Mapping[str, ModelFiles]
     vocabulary: int
     settings: Settings
+
+    @property
+    def listed(self) -> bool:
+        """Whether the teacher is known by its top-k lists alone."""
+        return not isinstance(self.teacher, ModelFiles)
 
     @property
     def parts(self) -> int:

@@ -25,6 +25,7 @@ from diagnostics.models.files import ModelFiles
 from diagnostics.models.heads import head_of, load_head, save_head
 from diagnostics.progress import Advance
 from diagnostics.scoring.hidden import Context, hidden_states, one_by_one
+from diagnostics.scoring.listed import ListedTeacher
 from diagnostics.scoring.pairs import STUDENT_COLUMNS, TEACHER_COLUMNS, Side, compare
 from diagnostics.scoring.run import (
     START,
@@ -44,14 +45,14 @@ class NotFinite(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One model to be scored: its name in the run and its files."""
+    """One model to be scored: its name in the run and its files, or a teacher's lists."""
 
     name: str
-    files: ModelFiles
+    files: ModelFiles | ListedTeacher
 
     def done(self, out: Path, part: int) -> bool:
         """Whether everything that this job writes of a part is there."""
-        if self.name == TEACHER:
+        if self.name == TEACHER and isinstance(self.files, ModelFiles):
             return hidden_file(out, part).is_file() and head_file(out).is_file()
         mine = part_file(out, self.name, part).is_file()
         return mine and (self.name != START or part_file(out, TEACHER, part).is_file())
@@ -76,16 +77,16 @@ class Worker:
         contexts = self.task.contexts(part, teacher=self.job.name == TEACHER)
         try:
             states = hidden_states(self.model, contexts, self.task.settings.batch_tokens, advance)
-            _require_finite(states, self.job.name, self.task.names(part))
+            require_finite(states, self.job.name, self.task.names(part))
             if self.job.name == TEACHER:
                 _save_hidden(hidden_file(self.task.out, part), torch.cat(states))
                 return
             found = self._compare(self._teacher_states(part, contexts), states)
         except RuntimeError as error:
-            raise _lost_device(error, self.task.settings.device) from error
-        _require_numbers(found, states, self.job.name, self.task.names(part))
+            raise lost_device(error, self.task.settings.device) from error
+        require_numbers(found, states, self.job.name, self.task.names(part))
         if self.job.name == START:
-            table = _places(contexts, self.task.rows(part)) | _named(found, TEACHER_COLUMNS)
+            table = places(contexts, self.task.rows(part)) | _named(found, TEACHER_COLUMNS)
             write_parquet(part_file(self.task.out, TEACHER, part), scores_table(table))
         table = _named(found, STUDENT_COLUMNS)
         write_parquet(part_file(self.task.out, self.job.name, part), scores_table(table))
@@ -106,14 +107,14 @@ class Worker:
             contexts = self.task.contexts(part, teacher=False)
             states = one_by_one(self.model, [contexts[place] for place in keep])
             names = [self.task.names(part)[place] for place in keep]
-            _require_finite(states, f"{START} for the noise floor ({kind})", names)
+            require_finite(states, f"{START} for the noise floor ({kind})", names)
             ends = np.cumsum([0, *(int(c.valid.sum()) for c in contexts)])
             other = self._teacher_states(part, contexts)
             found = self._compare(
                 torch.cat([other[ends[place] : ends[place + 1]] for place in keep]), states
             )
-            columns = _places([contexts[place] for place in keep], [rows[place] for place in keep])
-            _require_numbers(found, states, f"{START} for the noise floor ({kind})", names)
+            columns = places([contexts[place] for place in keep], [rows[place] for place in keep])
+            require_numbers(found, states, f"{START} for the noise floor ({kind})", names)
             del columns["token_id"]
             tables.append(columns | {name: found[name] for name in ("kl", "reverse_kl", "entropy")})
         joined = {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
@@ -152,13 +153,13 @@ class Worker:
         return hidden
 
 
-def _places(contexts: Sequence[Context], rows: Sequence[int]) -> dict[str, NDArray[Any]]:
+def places(contexts: Sequence[Context], rows: Sequence[int]) -> dict[str, NDArray[Any]]:
     """Columns that say where each position is: `context`, `position`, `token_id`, (pos,) int32."""
-    places = [np.flatnonzero(context.valid) for context in contexts]
-    tokens = [c.response[p] for c, p in zip(contexts, places, strict=True)]
+    valid = [np.flatnonzero(context.valid) for context in contexts]
+    tokens = [c.response[p] for c, p in zip(contexts, valid, strict=True)]
     return {
-        "context": np.repeat(np.asarray(rows, dtype=np.int32), [len(p) for p in places]),
-        "position": np.concatenate(places).astype(np.int32),
+        "context": np.repeat(np.asarray(rows, dtype=np.int32), [len(p) for p in valid]),
+        "position": np.concatenate(valid).astype(np.int32),
         "token_id": np.concatenate(tokens).astype(np.int32),
     }
 
@@ -174,23 +175,24 @@ def _save_hidden(path: Path, hidden: Tensor) -> None:
         save_file({"hidden": hidden.contiguous().cpu()}, partial)
 
 
-def _require_finite(states: Sequence[Tensor], model: str, names: Sequence[str]) -> None:
+def require_finite(states: Sequence[Tensor], model: str, names: Sequence[str]) -> None:
     """Refuses NaN and infinity in a model's hidden states, naming model and context."""
     for name, state in zip(names, states, strict=True):
         if not bool(torch.isfinite(state).all()):
             raise _not_finite(model, name)
 
 
-def _require_numbers(
+def require_numbers(
     columns: Mapping[str, NDArray[Any]], states: Sequence[Tensor], model: str, names: Sequence[str]
 ) -> None:
-    """Refuses NaN and infinity in the divergences, naming model and context."""
+    """Refuses NaN and infinity in divergences and their bounds, naming model and context."""
     owner = np.repeat(np.arange(len(states)), [len(state) for state in states])
-    blamed = {"teacher_entropy": TEACHER, "entropy": model, "kl": model, "reverse_kl": model}
-    for column, name in blamed.items():
+    divergences = ("teacher_entropy", "entropy", "kl", "reverse_kl", "kl_lower", "kl_upper")
+    for column in (name for name in divergences if name in columns):
         bad = np.flatnonzero(~np.isfinite(columns[column]))
         if bad.size:
-            raise _not_finite(name, names[owner[bad[0]]])
+            blamed = TEACHER if column == "teacher_entropy" else model
+            raise _not_finite(blamed, names[owner[bad[0]]])
 
 
 def _not_finite(model: str, context: str) -> InputError:
@@ -202,7 +204,7 @@ def _not_finite(model: str, context: str) -> InputError:
     )
 
 
-def _lost_device(error: RuntimeError, device: str) -> Exception:
+def lost_device(error: RuntimeError, device: str) -> Exception:
     """An accelerator that failed as an InputError; any other error as it is."""
     text = " ".join(str(error).split())
     if not isinstance(error, torch.AcceleratorError) and "CUDA error" not in text:

@@ -26,6 +26,12 @@ class PromptServer:
 
     def __init__(self, model: str) -> None:
         self.model = slow_model(model)
+        self.lock = threading.Lock()
+        self.address = ""
+        self.reset()
+
+    def reset(self) -> None:
+        """As it is at first."""
         self.first: list[Reply] = []
         self.change: Change = lambda request, reply: reply
         self.requests: list[dict[str, Any]] = []
@@ -33,8 +39,6 @@ class PromptServer:
         self.models: Reply = (200, {"data": [{"id": MODEL, "root": "/weights/teacher"}]})
         self.most = 20
         self.headers: dict[str, str] = {}
-        self.lock = threading.Lock()
-        self.address = ""
 
     def answer(self, path: str, body: dict[str, Any] | None, key: str | None) -> Reply:
         if self.key is not None and key != f"Bearer {self.key}":

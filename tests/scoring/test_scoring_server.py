@@ -40,10 +40,7 @@ def server(shared: PromptServer, monkeypatch: pytest.MonkeyPatch) -> PromptServe
     """The running server as it is at first; no key in the environment, no proxy on the way."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    shared.first, shared.requests, shared.headers = [], [], {}
-    shared.change = lambda request, reply: reply
-    shared.key, shared.most = None, 20
-    shared.models = (200, {"data": [{"id": MODEL, "root": "/weights/teacher"}]})
+    shared.reset()
     return shared
 
 
