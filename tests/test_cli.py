@@ -214,10 +214,13 @@ MISTAKES: dict[str, tuple[Callable[[SimpleNamespace, Path], list[object]], str]]
         lambda kit, out: build(kit, out, student=kit.pickled),
         "expected a model folder with config.json and safetensors weights",
     ),
-    "build: GGUF": (lambda kit, out: build(kit, out, student="m.gguf"), "got a GGUF file"),
-    "build: adapter": (
+    "build: missing GGUF": (
+        lambda kit, out: build(kit, out, student="m.gguf"),
+        "m.gguf: expected a model folder, a GGUF file or a Hub id",
+    ),
+    "build: missing adapter": (
         lambda kit, out: build(kit, out, student=f"{kit.student}+lora"),
-        "got a base with an adapter",
+        "lora: expected a model folder, a GGUF file or a Hub id",
     ),
     "build: damaged weights": (
         lambda kit, out: build(kit, out, student=kit.torn),
