@@ -7,6 +7,8 @@ are asked for.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
@@ -25,10 +27,17 @@ DTYPES: dict[str, torch.dtype] = {
 }
 
 
-def resolve_device(name: str) -> str:
-    """`auto` as the first accelerator or the CPU. Raises InputError for one that is not there."""
+def resolve_device(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """`auto` as an accelerator or the CPU, and `cuda` as this process's own of several.
+
+    Of the processes that `torchrun` or `accelerate launch` started on a machine, number LOCAL_RANK
+    takes that accelerator, and they take turns where there are fewer. Raises InputError for a
+    device that is not there.
+    """
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.is_available() and "LOCAL_RANK" in environ:
+        name = f"cuda:{int(environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

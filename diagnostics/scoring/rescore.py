@@ -8,13 +8,13 @@ or `accelerate launch` started share a run by that alone.
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
-from transformers import PreTrainedModel
 
 from diagnostics.bank.contexts import Bank, check_ids
 from diagnostics.errors import InputError
@@ -25,14 +25,14 @@ from diagnostics.models.files import (
     open_model,
     tokenizer_fingerprint,
 )
-from diagnostics.models.weights import Dtype, load_weights
+from diagnostics.models.weights import load_weights
 from diagnostics.progress import bar
 from diagnostics.scoring import manifest
 from diagnostics.scoring.parts import clear_locks, unfinished
 from diagnostics.scoring.reduce import resolve_kernel
-from diagnostics.scoring.run import CHECKPOINT_NAME, START, TEACHER, Run, noise_file, open_run
+from diagnostics.scoring.run import CHECKPOINT_NAME, START, TEACHER, Run, open_run
 from diagnostics.scoring.task import Settings, Task
-from diagnostics.scoring.worker import Job, NotFinite, Worker
+from diagnostics.scoring.worker import Job, NotFinite, Worker, device_errors
 
 
 def rescore(
@@ -44,20 +44,21 @@ def rescore(
     settings: Settings,
     *,
     name: str | None = None,
+    runner: Callable[[Task], Runner] | None = None,
 ) -> Run:
     """Scores what the run at `out` does not hold yet, and returns the run.
 
-    Args: `checkpoints` maps names to MODELs; `name` is how reports call the run.
+    Args: `checkpoints` maps names to MODELs; `name` is how reports call the run; `runner` makes
+    what scores the parts (`cluster.OnRay`), default this process.
     Raises InputError before any weights are loaded when models, bank and run do not fit together,
     and during scoring when a model's output is not finite, naming checkpoint and context.
     """
     task = plan(bank, teacher, student, checkpoints, out, settings)
     manifest.start(task, name or out.name)
-    for job in jobs(task):
-        _score(task, job)
-        manifest.count_parts(out)
-    for dtype in task.settings.noise_dtypes:
-        _score_noise(task, dtype)
+    with closing((runner or Scorer)(task)) as scorer:
+        for job in jobs(task):
+            scorer.run(job, job.parts(task))
+            manifest.count_parts(out)
     clear_locks(out)
     return open_run(out)
 
@@ -93,47 +94,76 @@ def plan(
 
 
 def jobs(task: Task) -> list[Job]:
-    """The models of a task in the order they are scored: each needs what those before leave."""
-    named = {TEACHER: task.teacher, START: task.student, **task.checkpoints}
-    return [Job(name, files) for name, files in named.items()]
+    """What is scored, in order: each job needs what those before it leave.
+
+    theta_0's noise floors follow theta_0: in another batch shape, and in other dtypes.
+    """
+    dtype = task.settings.dtype
+    others = [other for other in task.settings.noise_dtypes if other != dtype]
+    return [
+        Job(TEACHER, task.teacher, dtype),
+        Job(START, task.student, dtype),
+        Job("batch", task.student, dtype, noise=True),
+        *(Job(other, task.student, other, noise=True) for other in others),
+        *(Job(name, files, dtype) for name, files in task.checkpoints.items()),
+    ]
 
 
-def _score(task: Task, job: Job) -> None:
-    """Scores the parts of one model that no process has done; loads it only if there are any."""
-    worker: Worker | None = None
-    with (
-        closing(_todo(task, job)) as todo,
-        bar(f"scoring {job.name}", len(task.bank)) as advance,
-    ):
-        for part in todo:
-            worker = worker or Worker(task, job, _load(task, job.files))
-            try:
-                worker.score(part, advance)
-            except NotFinite:
-                manifest.forget(task.out, job.name)
-                raise
-    if job.name == START and not noise_file(task.out, "batch").is_file():
-        worker = worker or Worker(task, job, _load(task, job.files))
-        worker.noise("batch")
-    del worker
-    _free()
+class Runner(Protocol):
+    """What scores the parts of jobs, one job after the other."""
+
+    def run(self, job: Job, parts: Sequence[int]) -> None:
+        """Ends when all of these parts of a job are done."""
+
+    def close(self) -> None:
+        """Lets go of models and processes."""
 
 
-def _load(task: Task, files: ModelFiles) -> PreTrainedModel:
-    return load_weights(files, task.settings.dtype, task.settings.device)
+class Scorer:
+    """Scores parts of a task's jobs; loads a model when a part asks for it and keeps the last."""
 
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._worker: Worker | None = None
 
-def _todo(task: Task, job: Job) -> Generator[int]:
-    return unfinished(task.out, job.name, task.parts, lambda part: job.done(task.out, part))
+    def run(self, job: Job, parts: Sequence[int]) -> None:
+        """Scores the parts that no other process has done.
 
+        Raises InputError when a device is lost, memory or disk run out, or the model's output is
+        not finite; a checkpoint is then taken out of the run. What was scored before stays.
+        """
+        out, title = self.task.out, f"scoring {'noise floor ' * job.noise}{job.name}"
+        total = len(self.task.noise_rows() if job.noise else self.task.bank)
+        lock = f"noise-{job.name}" if job.noise else f"part-{job.name}"
+        with (
+            device_errors(self.task.settings.device),
+            closing(unfinished(out, lock, parts, lambda part: job.done(out, part))) as todo,
+            bar(title, total) as advance,
+        ):
+            for part in todo:
+                try:
+                    self._worker_for(job).score(part, advance)
+                except NotFinite:
+                    manifest.forget(self.task, job.name)
+                    raise
 
-def _score_noise(task: Task, dtype: Dtype) -> None:
-    """The noise floor of another dtype: theta_0 loaded in it, against the same teacher."""
-    if dtype == task.settings.dtype or noise_file(task.out, dtype).is_file():
-        return
-    model = load_weights(task.student, dtype, task.settings.device)
-    Worker(task, Job(START, task.student), model).noise(dtype)
-    _free()
+    def _worker_for(self, job: Job) -> Worker:
+        last = self._worker
+        if last and last.job == job:
+            return last
+        same = last and (last.job.files, last.job.dtype) == (job.files, job.dtype)
+        model = last.model if last and same else None
+        self._worker = last = None
+        if model is None:
+            _free()
+            model = load_weights(job.files, job.dtype, self.task.settings.device)
+        self._worker = Worker(self.task, job, model)
+        return self._worker
+
+    def close(self) -> None:
+        """Lets go of the model."""
+        self._worker = None
+        _free()
 
 
 def _free() -> None:

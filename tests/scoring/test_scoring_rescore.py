@@ -219,6 +219,7 @@ def test_manifest_says_what_the_run_is_made_of(
         "top_k": K,
         "dtype": "float32",
         "kernel": run.manifest["settings"]["kernel"],
+        "part_contexts": 3,
     }
     assert found["parts"] == 3
     assert found["libraries"].keys() >= {"torch", "transformers", "python"}
