@@ -34,10 +34,12 @@ def resolve_device(name: str, environ: Mapping[str, str] = os.environ) -> str:
     takes that accelerator, and they take turns where there are fewer. Raises InputError for a
     device that is not there.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and torch.cuda.is_available() and "LOCAL_RANK" in environ:
-        name = f"cuda:{int(environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+    found = torch.cuda.is_available()
+    if name == "auto" and not found:
+        return "cpu"
+    if name in ("auto", "cuda") and found:
+        own = environ.get("LOCAL_RANK")
+        return "cuda" if own is None else f"cuda:{int(own) % torch.cuda.device_count()}"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -43,17 +43,15 @@ class OnRay:
         if not parts:
             return
         needs_gpu = self.task.settings.device.startswith("cuda")
-        done = (
-            self._ray.data.from_items([{"part": part} for part in parts])
-            .repartition(len(parts))
-            .map_batches(
-                Actor,
-                fn_constructor_args=(self.task, job),
-                batch_size=1,
-                concurrency=min(self.workers, len(parts)),
-                num_cpus=1,
-                num_gpus=1 if needs_gpu else 0,
-            )
+        done = self._ray.data.from_items(
+            [{"part": part} for part in parts], override_num_blocks=len(parts)
+        ).map_batches(
+            Actor,
+            fn_constructor_args=(self.task, job),
+            batch_size=1,
+            compute=self._ray.data.ActorPoolStrategy(size=min(self.workers, len(parts))),
+            num_cpus=1,
+            num_gpus=1 if needs_gpu else 0,
         )
         for row in done.take_all():
             if row["where"]:
@@ -100,11 +98,11 @@ def _import_ray() -> Any:
 
 
 def _start(ray: Any, workers: int, address: str | None) -> None:
-    """Joins a cluster, or begins a Ray of this machine with a CPU for every actor."""
+    """Joins a cluster, or begins a Ray of this machine with a CPU for every actor and one more."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = False
     local = not address and "RAY_ADDRESS" not in os.environ
-    size = {"num_cpus": max(workers, os.cpu_count() or 1)} if local else {}
+    size = {"num_cpus": max(workers + 1, os.cpu_count() or 1)} if local else {}
     try:
         ray.init(address=address, include_dashboard=False if local else None, **size)
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -17,6 +17,7 @@ import processes
 import pytest
 import torch
 from doubles import random_model
+from processes import parts_of, same_table
 from torch import Tensor
 
 from diagnostics.bank.contexts import read_bank
@@ -40,20 +41,6 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def task(bank_file: Path, teacher: str, student: str, checkpoint: str) -> dict[str, Any]:
-    models = {"teacher": teacher, "student": student, "checkpoints": {"step1": checkpoint}}
-    return {"bank": bank_file, **models}
-
-
-@pytest.fixture(scope="module")
-def whole(task: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing happened to, in seven parts, by a process of its own."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    processes.complete(task, out)
-    return out
-
-
-@pytest.fixture(scope="module")
 def three(task: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing happened to, in three parts."""
     before = torch.get_num_threads()
@@ -66,25 +53,8 @@ def three(task: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def score(task: dict[str, Any], out: Path, **changes: Any) -> Run:
     """Scores in this process."""
-    options = {**task, "bank": read_bank(task["bank"]), "settings": SETTINGS, **changes}
+    options = {**task, "bank": read_bank(Path(task["bank"])), "settings": SETTINGS, **changes}
     return rescore(**options, out=out, name="run")
-
-
-def parts_of(out: Path) -> dict[str, bytes]:
-    """Every whole file of a run but the manifest."""
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for path in sorted(out.rglob("*"))
-        if path.is_file()
-        and path.name != "manifest.json"
-        and ".locks" not in path.parts
-        and not path.name.endswith(".partial")
-    }
-
-
-def same_table(out: Path, whole: Path, folder: Path) -> bool:
-    mine = processes.tokens(out, folder / "mine.parquet")
-    return mine == processes.tokens(whole, folder / "whole.parquet")
 
 
 def killed_after(seconds: float, task: dict[str, Any], out: Path) -> bool:
@@ -114,7 +84,7 @@ def test_kill_at_any_moment_then_the_same_command_gives_the_same_bytes(
         processes.complete(task, out)
         assert same_table(out, whole, tmp_path)
         assert parts_of(out) == reference
-    print(f"\n{killed} of {KILLS} kills met a process at work, {torn} inside a write; {takes:.2f} s")
+    print(f"\n{killed} of {KILLS} kills met a process at work, {torn} inside a write")
     assert killed >= 30
 
 
