@@ -17,7 +17,7 @@ import gc
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,6 @@ from diagnostics.bank.contexts import BankInfo, Rollout, write_bank
 from diagnostics.files import sha256_file
 from diagnostics.models.files import ModelFiles
 from diagnostics.models.heads import head_of
-from diagnostics.models.weights import final_hidden
 from diagnostics.scoring.hidden import Context, hidden_states, length_buckets
 from diagnostics.scoring.pairs import Side, compare
 from diagnostics.scoring.reduce import CHUNK, TILE
@@ -310,7 +309,10 @@ def many(quick: bool) -> Iterator[Table]:
             positions=bank.positions,
             of="second",
             seconds=interleaved(
-                {"second": lambda: ours(bank, ("step2",)), "tenth": lambda: ours(bank, ("step10",))},
+                {
+                    "second": lambda: ours(bank, ("step2",)),
+                    "tenth": lambda: ours(bank, ("step10",)),
+                },
                 1 if quick else 3,
             ),
         )
@@ -322,7 +324,10 @@ def floor(quick: bool) -> Iterator[Table]:
     With all its 28 layers the body's share, and so the floor, would be larger.
     """
     vocabulary, wide = (8_192, (256, 320)) if quick else (VOCABULARY, (2048, 2560))
-    models = {TEACHER: network(1, wide[1], 1, vocabulary), START: network(2, wide[0], 2, vocabulary)}
+    models = {
+        TEACHER: network(1, wide[1], 1, vocabulary),
+        START: network(2, wide[0], 2, vocabulary),
+    }
     with tempfile.TemporaryDirectory() as folder:
         bank = setting(Path(folder), models, rollouts=4, length=(150, 192))
         ours(bank, (START,))

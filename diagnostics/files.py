@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 
 from diagnostics.errors import InputError
 
@@ -40,7 +41,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
         partial.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter for a full disk too
         raise _cannot_write(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
@@ -120,7 +121,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _cannot_write(path: Path, error: OSError) -> InputError:
+def _cannot_write(path: Path, error: Exception) -> InputError:
     return InputError(
         where=str(path),
         expected="a folder that can be written and has room",

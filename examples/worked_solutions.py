@@ -15,7 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-SHOWN = "{question}\n\nA worked solution, for you alone:\n{answer}\n\nAnswer the question step by step."
+SHOWN = (
+    "{question}\n\nA worked solution, for you alone:\n{answer}\n\nAnswer the question step by step."
+)
 ASKED = "{question}\n\nAnswer the question step by step."
 CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's annotations
 

@@ -8,6 +8,7 @@ usage. Heavy imports are inside the commands, so that `--help` is quick.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -181,7 +182,7 @@ def rescore(
     student: Model,
     out: Annotated[Path, typer.Option(help="Folder of the run; an existing one goes on.")],
     checkpoint: Annotated[
-        list[str] | None, typer.Option(help="NAME=MODEL, as often as needed.")
+        list[str] | None, typer.Option(help="NAME=MODEL or NAME=GLOB, as often as needed.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="How reports call the run.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Largest support size to store.")] = 32,
@@ -198,16 +199,23 @@ def rescore(
     api_key_env: Annotated[
         str, typer.Option(help="Environment variable with the key of a teacher's server.")
     ] = "OPENAI_API_KEY",
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="Score on so many workers of a Ray.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="The Ray cluster; default: one on this machine.")
+    ] = None,
 ) -> None:
     """Score a bank with teacher, theta_0 and checkpoints; run again to resume or to add."""
     from diagnostics.bank.contexts import read_bank
     from diagnostics.models.weights import resolve_device, resolve_dtype
+    from diagnostics.scoring.checkpoints import parse_checkpoints
+    from diagnostics.scoring.parts import rank_and_world
     from diagnostics.scoring.reduce import check_kernel
-    from diagnostics.scoring.rescore import parse_checkpoints
     from diagnostics.scoring.rescore import rescore as score
     from diagnostics.scoring.task import Settings
 
-    chosen = resolve_device(device)
+    chosen = device if ray_workers and device != "auto" else resolve_device(device)
     settings = Settings(
         top_k=top_k,
         dtype=resolve_dtype(dtype, chosen),
@@ -219,9 +227,15 @@ def rescore(
         key_variable=api_key_env,
     )
     models = parse_checkpoints(checkpoint or [])
-    run = score(read_bank(bank), teacher, student, models, out, settings, name=name)
+    runner = None
+    if ray_workers:
+        from diagnostics.scoring.cluster import OnRay
+
+        runner = partial(OnRay, workers=ray_workers, address=ray_address)
+    run = score(read_bank(bank), teacher, student, models, out, settings, name=name, runner=runner)
     scored = ", ".join(run.checkpoints) or "no checkpoints yet"
-    typer.echo(f"{out}: {run.manifest['bank']['contexts']} contexts; {scored}")
+    if rank_and_world()[0] == 0:
+        typer.echo(f"{out}: {run.manifest['bank']['contexts']} contexts; {scored}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, Self, get_args
@@ -41,10 +41,19 @@ DTYPES: dict[str, torch.dtype] = {
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
-def resolve_device(name: str) -> str:
-    """`auto` as the first accelerator or the CPU. Raises InputError for one that is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+def resolve_device(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """`auto` as an accelerator or the CPU, and `cuda` as this process's own of several.
+
+    Of the processes that `torchrun` or `accelerate launch` started on a machine, number LOCAL_RANK
+    takes that accelerator, and they take turns where there are fewer. Raises InputError for a
+    device that is not there.
+    """
+    found = torch.cuda.is_available()
+    if name == "auto" and not found:
+        return "cpu"
+    if name in ("auto", "cuda") and found:
+        own = environ.get("LOCAL_RANK")
+        return "cuda" if own is None else f"cuda:{int(own) % torch.cuda.device_count()}"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -17,16 +17,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from diagnostics.files import write_parquet
-from diagnostics.models.files import ModelFiles
 from diagnostics.models.heads import head_of
 from diagnostics.progress import Advance
 from diagnostics.scoring.bounds import compare_lists
 from diagnostics.scoring.divergence import chunked
 from diagnostics.scoring.hidden import hidden_states
 from diagnostics.scoring.listed import ListedTeacher
+from diagnostics.scoring.manifest import still_wanted
 from diagnostics.scoring.run import TEACHER, part_columns, part_file, scores_table
 from diagnostics.scoring.task import Task
-from diagnostics.scoring.worker import lost_device, places, require_finite, require_numbers
+from diagnostics.scoring.worker import Job, places, require_finite, require_numbers
 
 
 class ListKeeper:
@@ -50,22 +50,20 @@ class ListKeeper:
 class ListedWorker:
     """Scores parts of theta_0 or a checkpoint, loaded once, beside the stored lists."""
 
-    def __init__(self, task: Task, name: str, files: ModelFiles, model: PreTrainedModel) -> None:
-        self.task, self.name, self.model = task, name, model
-        self.head = head_of(model, files.spec)
+    def __init__(self, task: Task, job: Job, model: PreTrainedModel) -> None:
+        self.task, self.name, self.model = task, job.name, model
+        self.head = head_of(model, job.files.spec)
 
     def score(self, part: int, advance: Advance) -> None:
         """Scores one part and writes its file; raises as `worker.Worker.score` does."""
         contexts = self.task.contexts(part, teacher=False)
         names = self.task.names(part)
-        try:
-            states = hidden_states(self.model, contexts, self.task.settings.batch_tokens, advance)
-            require_finite(states, self.name, names)
-            found = self._compare(part, states)
-        except RuntimeError as error:
-            raise lost_device(error, self.task.settings.device) from error
+        states = hidden_states(self.model, contexts, self.task.settings.batch_tokens, advance)
+        require_finite(states, self.name, names)
+        found = self._compare(part, states)
         require_numbers(found, states, self.name, names)
-        write_parquet(part_file(self.task.out, self.name, part), scores_table(found))
+        with still_wanted(self.task, self.name):
+            write_parquet(part_file(self.task.out, self.name, part), scores_table(found))
 
     @torch.no_grad()
     def _compare(self, part: int, states: Sequence[Tensor]) -> dict[str, NDArray[Any]]:

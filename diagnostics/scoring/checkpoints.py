@@ -48,7 +48,7 @@ def parse_checkpoints(pairs: Sequence[str]) -> dict[str, Checkpoint]:
             raise _bad_word(pair)
         check_names([name])
         if not _is_glob(spec):
-            more = {name: Checkpoint(spec=spec, step=_own_step(spec), series=None)}
+            more = {name: as_checkpoint(spec)}
         else:
             more = _expand(name, spec)
             series.add(name)
@@ -56,6 +56,13 @@ def parse_checkpoints(pairs: Sequence[str]) -> dict[str, Checkpoint]:
             raise _bad_word(pair)
         found |= more
     return found
+
+
+def as_checkpoint(given: str | Checkpoint) -> Checkpoint:
+    """A MODEL as a checkpoint: `checkpoint-20` says its step."""
+    if isinstance(given, Checkpoint):
+        return given
+    return Checkpoint(spec=given, step=_own_step(given), series=None)
 
 
 def check_names(names: Iterable[str]) -> None:

@@ -173,9 +173,7 @@ def _fit(
     try:
         return forward(model, contexts)
     except (RuntimeError, MemoryError) as error:  # torch raises RuntimeError on the CPU
-        text = str(error).lower()
-        short = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not short and not any(words in text for words in OUT_OF_MEMORY):
+        if not out_of_memory(error):
             raise
         if len(contexts) == 1:
             raise InputError(
@@ -193,6 +191,12 @@ def _fit(
         file=sys.stderr,
     )
     return None
+
+
+def out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether memory ran out; on the CPU only torch's text tells."""
+    short = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return short or any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def _whole(model: PreTrainedModel, contexts: Sequence[Context], padding: int = 0) -> list[Tensor]:

@@ -1,19 +1,21 @@
 """A run's manifest: what the run is made of, and the refusal of anything else.
 
-Every change is made under the run's lock, from what the file says then, so that two commands may
-add checkpoints to one run at one time.
+Two commands may add checkpoints to one run at one time: each checkpoint has a stamp, a file of its
+own in `checkpoints/`, and whoever writes the manifest lists the stamps that are there. The run's
+lock makes every change one step; without locks the stamps alone keep a checkpoint from being lost.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from diagnostics.bank.contexts import library_versions
 from diagnostics.errors import InputError
-from diagnostics.files import write_json, write_parquet
+from diagnostics.files import read_json, write_json, write_parquet
 from diagnostics.models.files import ModelFiles
 from diagnostics.scoring.listed import ListedTeacher
 from diagnostics.scoring.parts import manifest_lock
@@ -32,31 +34,83 @@ def start(task: Task, name: str) -> None:
     _check_folder(task.out)
     with manifest_lock(task.out):
         manifest = _join(task.out, wanted)
+        if not (task.out / "manifest.json").is_file():
+            _write(task.out, manifest)  # first of all, so that the folder is known as a run
         contexts = task.bank.table.select(["context_id", "prompt_id"])
         if not (task.out / "contexts.parquet").is_file():
             write_parquet(task.out / "contexts.parquet", contexts.replace_schema_metadata(None))
+        for key, stamp in wanted["checkpoints"].items():
+            if not _stamp_file(task.out, key).is_file():
+                _remove_scores(task.out, key)  # of a process that did not know it was forgotten
+                write_json(_stamp_file(task.out, key), stamp)
         _write(task.out, manifest)
 
 
 def count_parts(out: Path) -> None:
     """Writes into the manifest how many parts of each model lie in the folder now."""
     with manifest_lock(out):
-        _write(out, dict(open_run(out).manifest))
+        _write(out, open_run(out).manifest)
 
 
-def forget(out: Path, name: str) -> None:
-    """Takes a refused checkpoint out of the run, so that a mended one may have its name."""
-    with manifest_lock(out):
-        manifest = dict(open_run(out).manifest)
-        if manifest["checkpoints"].pop(name, None):
-            shutil.rmtree(part_file(out, name, 0).parent, ignore_errors=True)
-            _write(out, manifest)
+def forget(task: Task, name: str) -> None:
+    """Takes a refused checkpoint out of the run, so that a mended one may have its name.
+
+    Leaves alone a mended one that is there already.
+    """
+    if name not in task.checkpoints:
+        return
+    with manifest_lock(task.out):
+        if _known_fingerprint(task.out, name) not in (None, task.checkpoints[name].fingerprint):
+            return
+        _stamp_file(task.out, name).unlink(missing_ok=True)
+        _remove_scores(task.out, name)
+        _write(task.out, open_run(task.out).manifest)
 
 
-def _write(out: Path, manifest: dict[str, Any]) -> None:
-    models = (TEACHER, START, *manifest["checkpoints"])
+@contextmanager
+def still_wanted(task: Task, name: str) -> Iterator[None]:
+    """Holds the run while a model's scores are written.
+
+    Raises InputError when another process has found the checkpoint's output not finite and took it
+    out of the run (`forget`), so that no scores of it come back.
+    """
+    if name not in task.checkpoints:
+        yield
+        return
+    with manifest_lock(task.out):
+        if _known_fingerprint(task.out, name) != task.checkpoints[name].fingerprint:
+            raise InputError(
+                where=f"checkpoint {name}",
+                expected=f"its stamp in {_stamp_file(task.out, name).parent}",
+                got="none: another process has taken it out of the run",
+                fix="read why on that process's stderr, and run again with a sound checkpoint",
+            )
+        yield
+
+
+def _stamp_file(out: Path, name: str) -> Path:
+    return out / "checkpoints" / f"{name}.json"
+
+
+def _known_fingerprint(out: Path, name: str) -> str | None:
+    """The fingerprint of the model that has a checkpoint's name in the run, if any has."""
+    file = _stamp_file(out, name)
+    return str(read_json(file)["fingerprint"]) if file.is_file() else None
+
+
+def _remove_scores(out: Path, name: str) -> None:
+    shutil.rmtree(part_file(out, name, 0).parent, ignore_errors=True)
+
+
+def _write(out: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes a manifest with the checkpoints that have stamps, new ones last, and parts counted."""
+    files = sorted((out / "checkpoints").glob("*.json"))
+    found = {file.stem: read_json(file) for file in files}
+    names = dict.fromkeys([*manifest["checkpoints"], *found])
+    known = {name: found[name] for name in names if name in found}
+    models = (TEACHER, START, *known)
     done = {name: len(list(part_file(out, name, 0).parent.glob("*.parquet"))) for name in models}
-    write_json(out / "manifest.json", {**manifest, "parts_done": done})
+    write_json(out / "manifest.json", {**manifest, "checkpoints": known, "parts_done": done})
 
 
 def _describe(task: Task, name: str) -> dict[str, Any]:
@@ -68,11 +122,17 @@ def _describe(task: Task, name: str) -> dict[str, Any]:
         "bank": {"digest": task.bank.digest, "contexts": len(task.bank)},
         "teacher": _stamp(task.teacher),
         "student": _stamp(task.student),
-        "checkpoints": {key: _stamp(files) for key, files in task.checkpoints.items()},
+        "checkpoints": {
+            key: {**_stamp(files), "step": origin.step, "series": origin.series}
+            for (key, files), origin in zip(
+                task.checkpoints.items(), task.origins.values(), strict=True
+            )
+        },
         "settings": {
             "top_k": settings.top_k,
             "dtype": settings.dtype,
             "kernel": settings.kernel,
+            "part_contexts": settings.part_contexts,
         },
         "vocabulary": {
             "shared": task.vocabulary,
@@ -86,7 +146,9 @@ def _describe(task: Task, name: str) -> dict[str, Any]:
 
 def _stamp(files: ModelFiles | ListedTeacher) -> dict[str, Any]:
     stamp = {"model": files.spec, "fingerprint": files.fingerprint}
-    return stamp if isinstance(files, ModelFiles) else {**stamp, "kind": LISTED}
+    if isinstance(files, ModelFiles):
+        return {**stamp, "quantization": files.quantization}
+    return {**stamp, "kind": LISTED}
 
 
 def _check_folder(out: Path) -> None:
@@ -122,11 +184,11 @@ def _join(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         here, there = _dig(wanted, key), _dig(found, key)
         if here != there:
             raise _another_run(out, key, there, here)
-    checkpoints = dict(found["checkpoints"])
     for key, stamp in wanted["checkpoints"].items():
-        known = checkpoints.setdefault(key, stamp)
-        if known["fingerprint"] != stamp["fingerprint"]:
-            raise _another_run(out, f"checkpoint {key}", known["fingerprint"], stamp["fingerprint"])
+        known = _known_fingerprint(out, key)
+        if known not in (None, stamp["fingerprint"]):
+            raise _another_run(out, f"checkpoint {key}", known, stamp["fingerprint"])
+    checkpoints = {**found["checkpoints"], **wanted["checkpoints"]}
     return {**wanted, "name": found["name"], "checkpoints": checkpoints}
 
 

@@ -7,14 +7,11 @@ or `accelerate launch` started share a run by that alone.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-
-import torch
-from transformers import PreTrainedModel
+from typing import Protocol
 
 from diagnostics.bank.contexts import Bank, check_ids
 from diagnostics.errors import InputError
@@ -25,51 +22,44 @@ from diagnostics.models.files import (
     open_model,
     tokenizer_fingerprint,
 )
-from diagnostics.models.weights import Dtype, load_weights
+from diagnostics.models.weights import Dtype, Loader, read_ahead
 from diagnostics.progress import bar
 from diagnostics.scoring import manifest
 from diagnostics.scoring.beside_lists import ListedWorker, ListKeeper
+from diagnostics.scoring.checkpoints import Checkpoint, as_checkpoint, check_names
 from diagnostics.scoring.listed import ListedTeacher, is_listed, open_listed
 from diagnostics.scoring.parts import clear_locks, unfinished
 from diagnostics.scoring.reduce import resolve_kernel
-from diagnostics.scoring.run import (
-    CHECKPOINT_NAME,
-    LISTED,
-    START,
-    TEACHER,
-    Run,
-    noise_file,
-    open_run,
-    part_file,
-)
+from diagnostics.scoring.run import BATCH, LISTED, START, TEACHER, Run, open_run, part_file
 from diagnostics.scoring.task import Settings, Task
-from diagnostics.scoring.worker import Job, NotFinite, Worker
+from diagnostics.scoring.worker import Job, NotFinite, Worker, device_errors
 
 
 def rescore(
     bank: Bank,
     teacher: str,
     student: str,
-    checkpoints: Mapping[str, str],
+    checkpoints: Mapping[str, str | Checkpoint],
     out: Path,
     settings: Settings,
     *,
     name: str | None = None,
+    runner: Callable[[Task], Runner] | None = None,
 ) -> Run:
     """Scores what the run at `out` does not hold yet, and returns the run.
 
-    Args: `teacher` is a MODEL, or names lists (`listed`); `checkpoints` maps names to MODELs;
-    `name` is how reports call the run.
+    Args: `teacher` is a MODEL, or names lists (`listed`); `checkpoints` maps names to MODELs, or
+    to `Checkpoint`s, which know their step; `name` is how reports call the run; `runner` makes what
+    scores the parts (`cluster.OnRay`), default this process.
     Raises InputError before any weights are loaded when models, bank and run do not fit together,
     and during scoring when a model's output is not finite, naming checkpoint and context.
     """
     task = plan(bank, teacher, student, checkpoints, out, settings)
     manifest.start(task, name or out.name)
-    for job in jobs(task):
-        _score(task, job)
-        manifest.count_parts(out)
-    for dtype in task.settings.noise_dtypes:
-        _score_noise(task, dtype)
+    with closing((runner or Scorer)(task)) as scorer:
+        for job in jobs(task):
+            scorer.run(job, job.parts(task))
+            manifest.count_parts(out)
     clear_locks(out)
     return open_run(out)
 
@@ -78,16 +68,17 @@ def plan(
     bank: Bank,
     teacher: str,
     student: str,
-    checkpoints: Mapping[str, str],
+    checkpoints: Mapping[str, str | Checkpoint],
     out: Path,
     settings: Settings,
 ) -> Task:
     """Opens every model and checks that all fit together; loads no weights."""
-    _check_names(checkpoints)
+    check_names(checkpoints)
+    origins = {key: as_checkpoint(given) for key, given in checkpoints.items()}
     teacher_files = None if is_listed(teacher) else open_model(teacher)
     student_files = open_model(student)
     reference = teacher_files or student_files
-    trained = {key: open_model(spec) for key, spec in checkpoints.items()}
+    trained = {key: open_model(origin.spec) for key, origin in origins.items()}
     for other in (student_files, *trained.values()):
         check_shared_vocabulary(reference, other)
     vocabulary = min(reference.vocabulary, student_files.vocabulary)
@@ -101,6 +92,7 @@ def plan(
         teacher=reference,
         student=student_files,
         checkpoints=trained,
+        origins=origins,
         vocabulary=vocabulary,
         settings=replace(settings, kernel=resolve_kernel(settings.kernel, settings.device)),
     )
@@ -138,65 +130,95 @@ def _known_lists(task: Task, teacher: str) -> str | None:
 
 
 def jobs(task: Task) -> list[Job]:
-    """The models of a task in the order they are scored: each needs what those before leave."""
-    named: dict[str, ModelFiles | ListedTeacher]
-    named = {TEACHER: task.teacher, START: task.student, **task.checkpoints}
-    return [Job(name, files) for name, files in named.items()]
+    """What is scored, in order: each job needs what those before it leave.
+
+    theta_0's noise floors follow theta_0: in another batch shape, and in other dtypes.
+    """
+    dtype = task.settings.dtype
+    others = [other for other in task.settings.noise_dtypes if other != dtype]
+    noise = [
+        Job(BATCH, task.student, dtype, noise=True),
+        *(Job(other, task.student, other, noise=True) for other in others),
+    ]
+    return [
+        Job(TEACHER, task.teacher, dtype),
+        Job(START, task.student, dtype),
+        *(() if task.listed else noise),  # the noise floor is of gain
+        *(Job(name, files, dtype) for name, files in task.checkpoints.items()),
+    ]
 
 
-def _score(task: Task, job: Job) -> None:
-    """Scores the parts of one model that no process has done; loads it only if there are any."""
-    worker: Worker | ListedWorker | ListKeeper | None = None
-    with (
-        closing(_todo(task, job)) as todo,
-        bar(f"scoring {job.name}", len(task.bank)) as advance,
-    ):
-        for part in todo:
-            worker = worker or _worker(task, job)
-            try:
-                worker.score(part, advance)
-            except NotFinite:
-                manifest.forget(task.out, job.name)
-                raise
-    if job.name == START and not task.listed and not noise_file(task.out, "batch").is_file():
-        worker = worker or _worker(task, job)
-        assert isinstance(worker, Worker), "only a run of lists has other workers"
-        worker.noise("batch")
-    del worker
-    _free()
+class Runner(Protocol):
+    """What scores the parts of jobs, one job after the other."""
+
+    def run(self, job: Job, parts: Sequence[int]) -> None:
+        """Ends when all of these parts of a job are done."""
+
+    def close(self) -> None:
+        """Lets go of models and processes."""
 
 
-def _worker(task: Task, job: Job) -> Worker | ListedWorker | ListKeeper:
-    """What scores the parts of a job, its model loaded."""
-    if not isinstance(job.files, ModelFiles):
-        return ListKeeper(task, job.files)
-    model = _load(task, job.files)
-    if task.listed:
-        return ListedWorker(task, job.name, job.files, model)
-    return Worker(task, job, model)
+class Scorer:
+    """Scores parts of a task's jobs; loads a model when a part asks for it and keeps the last.
 
+    Models of one base and dtype share it: adapters are swapped (`weights.Loader`).
+    """
 
-def _load(task: Task, files: ModelFiles) -> PreTrainedModel:
-    return load_weights(files, task.settings.dtype, task.settings.device)
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._worker: Worker | ListedWorker | ListKeeper | None = None
+        self._job: Job | None = None
+        self._loader: tuple[Dtype, Loader] | None = None
 
+    def run(self, job: Job, parts: Sequence[int]) -> None:
+        """Scores the parts that no other process has done.
 
-def _todo(task: Task, job: Job) -> Generator[int]:
-    return unfinished(task.out, job.name, task.parts, lambda part: job.done(task.out, part))
+        Raises InputError when a device is lost, memory or disk run out, or the model's output is
+        not finite; a checkpoint is then taken out of the run. What was scored before stays.
+        """
+        out, title = self.task.out, f"scoring {'noise floor ' * job.noise}{job.name}"
+        total = len(self.task.noise_rows() if job.noise else self.task.bank)
+        lock = f"noise-{job.name}" if job.noise else f"part-{job.name}"
+        with (
+            device_errors(self.task.settings.device),
+            closing(unfinished(out, lock, parts, lambda part: job.done(out, part))) as todo,
+            bar(title, total) as advance,
+        ):
+            for part in todo:
+                try:
+                    self._worker_for(job).score(part, advance)
+                except NotFinite:
+                    manifest.forget(self.task, job.name)
+                    raise
 
+    def close(self) -> None:
+        """Lets go of the model."""
+        self._worker = self._job = None
+        if self._loader is not None:
+            self._loader[1].close()
+            self._loader = None
 
-def _score_noise(task: Task, dtype: Dtype) -> None:
-    """The noise floor of another dtype: theta_0 loaded in it, against the same teacher."""
-    if dtype == task.settings.dtype or noise_file(task.out, dtype).is_file():
-        return
-    model = load_weights(task.student, dtype, task.settings.device)
-    Worker(task, Job(START, task.student), model).noise(dtype)
-    _free()
+    def _worker_for(self, job: Job) -> Worker | ListedWorker | ListKeeper:
+        if self._worker is None or self._job != job:
+            self._worker = None  # before the next model is loaded
+            self._worker = self._made(job)
+            self._job = job
+        return self._worker
 
-
-def _free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    def _made(self, job: Job) -> Worker | ListedWorker | ListKeeper:
+        """What scores the parts of a job, its model loaded and the next one's files read ahead."""
+        if isinstance(job.files, ListedTeacher):
+            return ListKeeper(self.task, job.files)
+        if self._loader is None or self._loader[0] != job.dtype:
+            self.close()
+            settings = self.task.settings
+            self._loader = job.dtype, Loader(job.dtype, settings.device, settings.device_map)
+        model = self._loader[1].load(job.files)
+        order = jobs(self.task)
+        for other in order[order.index(job) + 1 :][:1]:
+            if isinstance(other.files, ModelFiles) and other.parts(self.task):
+                read_ahead(other.files)
+        return (ListedWorker if self.task.listed else Worker)(self.task, job, model)
 
 
 def _check_widths(checkpoints: Mapping[str, ModelFiles], vocabulary: int) -> None:
@@ -223,30 +245,3 @@ def _check_origin(bank: Bank, student: ModelFiles) -> None:
             got=f"ids of another tokenizer ({bank.info.tokenizer_fingerprint[:12]})",
             fix="build the bank with this student's tokenizer",
         )
-
-
-def _check_names(checkpoints: Mapping[str, str]) -> None:
-    for key in checkpoints:
-        if not CHECKPOINT_NAME.fullmatch(key) or key in (TEACHER, START):
-            raise InputError(
-                where="--checkpoint",
-                expected=f"a name of letters, digits, `.`, `_`, `-`, not {TEACHER} or {START}",
-                got=repr(key),
-                fix="write --checkpoint NAME=MODEL with another name",
-            )
-
-
-def parse_checkpoints(pairs: Sequence[str]) -> dict[str, str]:
-    """NAME=MODEL words as a mapping. Raises InputError for another form or a name given twice."""
-    models: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, spec = pair.partition("=")
-        if not equals or not spec or key in models:
-            raise InputError(
-                where="--checkpoint",
-                expected="NAME=MODEL, each name once",
-                got=repr(pair),
-                fix="write it as step100=path/to/checkpoint",
-            )
-        models[key] = spec
-    return models

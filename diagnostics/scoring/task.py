@@ -11,6 +11,7 @@ import numpy as np
 from diagnostics.bank.contexts import Bank
 from diagnostics.models.files import ModelFiles
 from diagnostics.models.weights import Dtype
+from diagnostics.scoring.checkpoints import Checkpoint
 from diagnostics.scoring.hidden import Context
 from diagnostics.scoring.listed import ListedTeacher
 from diagnostics.scoring.reduce import Kernel
@@ -41,13 +42,18 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One rescoring. `vocabulary`: token ids that all models have, 0 to vocabulary - 1."""
+    """One rescoring.
+
+    `origins`: where each checkpoint comes from; `vocabulary`: token ids that all models have, 0 to
+    vocabulary - 1.
+    """
 
     out: Path
     bank: Bank
     teacher: ModelFiles | ListedTeacher
     student: ModelFiles
     checkpoints: Mapping[str, ModelFiles]
+    origins: Mapping[str, Checkpoint]
     vocabulary: int
     settings: Settings
 

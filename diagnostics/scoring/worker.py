@@ -1,4 +1,4 @@
-"""One loaded model that scores parts of a run: hidden states, then both heads, then files.
+"""What is done with one model of a run: hidden states, then both heads, then files.
 
 The teacher's worker leaves hidden states and the head; no other worker loads the teacher. theta_0's
 worker writes the teacher's columns beside its own, since one pass over both heads gives both.
@@ -6,7 +6,8 @@ worker writes the teacher's columns beside its own, since one pass over both hea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from diagnostics.errors import InputError
 from diagnostics.files import whole_file, write_parquet
 from diagnostics.models.files import ModelFiles
 from diagnostics.models.heads import head_of, load_head, save_head
+from diagnostics.models.weights import Dtype
 from diagnostics.progress import Advance
-from diagnostics.scoring.hidden import Context, hidden_states, one_by_one
+from diagnostics.scoring.hidden import Context, hidden_states, one_by_one, out_of_memory
 from diagnostics.scoring.listed import ListedTeacher
+from diagnostics.scoring.manifest import still_wanted
 from diagnostics.scoring.pairs import STUDENT_COLUMNS, TEACHER_COLUMNS, Side, compare
 from diagnostics.scoring.run import (
     START,
@@ -45,13 +48,26 @@ class NotFinite(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One model to be scored: its name in the run and its files, or a teacher's lists."""
+    """One model to be scored: its name in the run, its files, the dtype that it runs in.
+
+    `files` of a teacher may be its lists. `noise`: the job scores theta_0 once more, for the noise
+    floor, and is one part.
+    """
 
     name: str
     files: ModelFiles | ListedTeacher
+    dtype: Dtype
+    noise: bool = False
+
+    def parts(self, task: Task) -> list[int]:
+        """The parts of the job that are not on disk."""
+        count = 1 if self.noise else task.parts
+        return [part for part in range(count) if not self.done(task.out, part)]
 
     def done(self, out: Path, part: int) -> bool:
         """Whether everything that this job writes of a part is there."""
+        if self.noise:
+            return noise_file(out, self.name).is_file()
         if self.name == TEACHER and isinstance(self.files, ModelFiles):
             return hidden_file(out, part).is_file() and head_file(out).is_file()
         mine = part_file(out, self.name, part).is_file()
@@ -71,33 +87,35 @@ class Worker:
     def score(self, part: int, advance: Advance) -> None:
         """Scores one part and writes its files.
 
-        Raises NotFinite, naming model and context; InputError when a device is lost or memory or
-        disk run out. What was scored before stays.
+        Raises NotFinite, naming model and context; InputError when the disk is full, or another
+        process has taken the checkpoint out of the run. What was scored before stays.
         """
+        if self.job.noise:
+            self._noise(advance)
+            return
         contexts = self.task.contexts(part, teacher=self.job.name == TEACHER)
-        try:
-            states = hidden_states(self.model, contexts, self.task.settings.batch_tokens, advance)
-            require_finite(states, self.job.name, self.task.names(part))
-            if self.job.name == TEACHER:
-                _save_hidden(hidden_file(self.task.out, part), torch.cat(states))
-                return
-            found = self._compare(self._teacher_states(part, contexts), states)
-        except RuntimeError as error:
-            raise lost_device(error, self.task.settings.device) from error
+        states = hidden_states(self.model, contexts, self.task.settings.batch_tokens, advance)
+        require_finite(states, self.job.name, self.task.names(part))
+        if self.job.name == TEACHER:
+            _save_hidden(hidden_file(self.task.out, part), torch.cat(states))
+            return
+        found = self._compare(self._teacher_states(part, contexts), states)
         require_numbers(found, states, self.job.name, self.task.names(part))
         if self.job.name == START:
             table = places(contexts, self.task.rows(part)) | _named(found, TEACHER_COLUMNS)
             write_parquet(part_file(self.task.out, TEACHER, part), scores_table(table))
         table = _named(found, STUDENT_COLUMNS)
-        write_parquet(part_file(self.task.out, self.job.name, part), scores_table(table))
+        with still_wanted(self.task, self.job.name):
+            write_parquet(part_file(self.task.out, self.job.name, part), scores_table(table))
 
-    def noise(self, kind: str) -> None:
+    def _noise(self, advance: Advance) -> None:
         """Scores theta_0's contexts of the noise floor once more, each alone, and writes them.
 
-        In the dtype of the run (`kind` batch) what differs is the shape of the batch; a worker
-        whose model was loaded in another dtype gives that dtype's kind.
+        In the dtype of the run (kind `batch`) what differs is the shape of the batch; a model that
+        was loaded in another dtype gives that dtype's kind.
         """
         wanted = set(self.task.noise_rows())
+        model = f"{START} for the noise floor ({self.job.name})"
         tables = []
         for part in range(self.task.parts):
             rows = self.task.rows(part)
@@ -107,18 +125,19 @@ class Worker:
             contexts = self.task.contexts(part, teacher=False)
             states = one_by_one(self.model, [contexts[place] for place in keep])
             names = [self.task.names(part)[place] for place in keep]
-            require_finite(states, f"{START} for the noise floor ({kind})", names)
+            require_finite(states, model, names)
             ends = np.cumsum([0, *(int(c.valid.sum()) for c in contexts)])
             other = self._teacher_states(part, contexts)
             found = self._compare(
                 torch.cat([other[ends[place] : ends[place + 1]] for place in keep]), states
             )
+            require_numbers(found, states, model, names)
             columns = places([contexts[place] for place in keep], [rows[place] for place in keep])
-            require_numbers(found, states, f"{START} for the noise floor ({kind})", names)
             del columns["token_id"]
             tables.append(columns | {name: found[name] for name in ("kl", "reverse_kl", "entropy")})
+            advance(len(keep))
         joined = {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
-        write_parquet(noise_file(self.task.out, kind), scores_table(joined))
+        write_parquet(noise_file(self.task.out, self.job.name), scores_table(joined))
 
     def _compare(self, teacher: Tensor, states: Sequence[Tensor]) -> dict[str, NDArray[Any]]:
         settings = self.task.settings
@@ -204,14 +223,25 @@ def _not_finite(model: str, context: str) -> InputError:
     )
 
 
-def lost_device(error: RuntimeError, device: str) -> Exception:
-    """An accelerator that failed as an InputError; any other error as it is."""
-    text = " ".join(str(error).split())
-    if not isinstance(error, torch.AcceleratorError) and "CUDA error" not in text:
-        return error
-    return InputError(
-        where=device,
-        expected="a device that works",
-        got=text[:120],
-        fix="run the same command again when it does: every part scored so far is kept",
-    )
+@contextmanager
+def device_errors(device: str) -> Iterator[None]:
+    """Turns a device that is lost or has too little memory into an InputError that says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = " ".join(str(error).split())[:120]
+        if out_of_memory(error):
+            raise InputError(
+                where=device,
+                expected="memory for a model, its head and one block of logits",
+                got=text or type(error).__name__,
+                fix="use a device with more memory, --dtype bfloat16, or --device-map auto",
+            ) from error
+        if isinstance(error, torch.AcceleratorError) or "CUDA error" in text:
+            raise InputError(
+                where=device,
+                expected="a device that works",
+                got=text,
+                fix="run the same command again when it does: every part scored so far is kept",
+            ) from error
+        raise

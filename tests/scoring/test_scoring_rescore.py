@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -33,7 +32,7 @@ from diagnostics.errors import InputError
 from diagnostics.models.files import open_model
 from diagnostics.models.weights import final_hidden, load_weights
 from diagnostics.scoring import rescore as module
-from diagnostics.scoring.rescore import parse_checkpoints, rescore
+from diagnostics.scoring.rescore import rescore
 from diagnostics.scoring.run import Run, StudentScores
 from diagnostics.scoring.task import Settings
 
@@ -213,12 +212,14 @@ def test_manifest_says_what_the_run_is_made_of(
     assert found["schema_version"] == 2
     assert found["bank"] == {"digest": bank.digest, "contexts": 7}
     for key, spec in (("teacher", teacher), ("student", student)):
-        assert found[key] == {"model": spec, "fingerprint": open_model(spec).fingerprint}
+        fingerprint = open_model(spec).fingerprint
+        assert found[key] == {"model": spec, "fingerprint": fingerprint, "quantization": None}
     assert found["checkpoints"]["step1"]["fingerprint"] == open_model(checkpoint).fingerprint
     assert found["settings"] == {
         "top_k": K,
         "dtype": "float32",
         "kernel": run.manifest["settings"]["kernel"],
+        "part_contexts": 3,
     }
     assert found["parts"] == 3
     assert found["libraries"].keys() >= {"torch", "transformers", "python"}
@@ -242,7 +243,7 @@ def _complaint(*words: Any, **options: Any) -> str:
 
 @pytest.fixture
 def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "load_weights", lambda *a: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(module, "Loader", lambda *a: pytest.fail("weights were loaded"))
 
 
 @pytest.mark.usefixtures("_no_weights")
@@ -315,25 +316,6 @@ class TestRefusedBeforeWeights:
         said = _complaint(bank, teacher, student, {}, tmp_path / "taken", settings())
         assert "taken" in said
         assert (tmp_path / "taken").read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    ("pairs", "found"),
-    [
-        ([], {}),
-        (["a=x", "b=y=z"], {"a": "x", "b": "y=z"}),
-        (["step-1=owner/name@main"], {"step-1": "owner/name@main"}),
-    ],
-)
-def test_checkpoint_words_become_a_mapping(pairs: list[str], found: dict[str, str]) -> None:
-    assert parse_checkpoints(pairs) == found
-
-
-@pytest.mark.parametrize("pairs", [["a"], ["a="], ["a=x", "a=y"]])
-def test_checkpoint_words_of_another_form_are_refused(pairs: list[str]) -> None:
-    said = f"--checkpoint: expected NAME=MODEL, each name once, got {pairs[-1]!r}"
-    with pytest.raises(InputError, match=re.escape(said)):
-        parse_checkpoints(pairs)
 
 
 def with_nan(model: str, folder: Path, tensor: str) -> str:

@@ -13,7 +13,7 @@ from doubles import random_model as random_network
 from diagnostics.bank.contexts import Bank, read_bank, write_bank
 from diagnostics.errors import InputError
 from diagnostics.files import read_parquet, sha256_file, write_parquet
-from diagnostics.scoring import rescore as module
+from diagnostics.models import weights
 from diagnostics.scoring import worker
 from diagnostics.scoring.rescore import rescore
 from diagnostics.scoring.run import Run, open_run
@@ -81,13 +81,13 @@ def scored(folder: Path) -> dict[str, str]:
 def loaded_models(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The models whose transformers are loaded from now on."""
     names: list[str] = []
-    original = module.load_weights
+    original = weights._load_base
 
     def noted(files: Any, *options: Any) -> Any:
         names.append(files.spec)
         return original(files, *options)
 
-    monkeypatch.setattr(module, "load_weights", noted)
+    monkeypatch.setattr(weights, "_load_base", noted)
     return names
 
 
