@@ -55,12 +55,14 @@ def rescore(
     and during scoring when a model's output is not finite, naming checkpoint and context.
     """
     task = plan(bank, teacher, student, checkpoints, out, settings)
-    manifest.start(task, name or out.name)
-    with closing((runner or Scorer)(task)) as scorer:
-        for job in jobs(task):
-            scorer.run(job, job.parts(task))
-            manifest.count_parts(out)
-    clear_locks(out)
+    try:
+        manifest.start(task, name or out.name)
+        with closing((runner or Scorer)(task)) as scorer:
+            for job in jobs(task):
+                scorer.run(job, job.parts(task))
+                manifest.count_parts(out)
+    finally:
+        clear_locks(out)
     return open_run(out)
 
 

@@ -211,7 +211,7 @@ def test_too_little_memory_for_a_model_is_one_line(
     def full(*options: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB.")
 
-    monkeypatch.setattr("diagnostics.scoring.rescore.load_weights", full)
+    monkeypatch.setattr("diagnostics.scoring.rescore.Loader.load", full)
     with pytest.raises(InputError) as caught:
         score(task, tmp_path / "run")
     assert str(caught.value) == (
@@ -227,7 +227,7 @@ def test_other_errors_of_a_model_keep_their_traceback(
     def wrong(*options: Any) -> Any:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr("diagnostics.scoring.rescore.load_weights", wrong)
+    monkeypatch.setattr("diagnostics.scoring.rescore.Loader.load", wrong)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         score(task, tmp_path / "run")
 
