@@ -13,11 +13,13 @@ them; the noise floor is left out. Memory is the peak of resident memory above w
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +122,13 @@ def setting(
     bank = write_bank(rows, info, folder / "bank.parquet")
     files = {
         name: ModelFiles(
-            spec=name, folder=folder, config=model.config, tokenizer=None, fingerprint=name
+            spec=name,
+            folder=folder,
+            config=model.config,
+            tokenizer=None,
+            fingerprint=name,
+            base_fingerprint=name,
+            weights=(),
         )
         for name, model in models.items()
     }
@@ -129,7 +137,8 @@ def setting(
         bank=bank,
         teacher=files[TEACHER],
         student=files[START],
-        checkpoints={k: v for k, v in files.items() if k not in (TEACHER, START)},
+        checkpoints={},
+        origins={},
         vocabulary=vocabulary,
         settings=Settings(top_k=TOP_K, batch_tokens=2048),
     )
@@ -199,7 +208,7 @@ def ours(bank: Setting, names: Sequence[str]) -> dict[str, Numbers]:
     """The project's own path, into run files; the teacher's states are kept where they are."""
     out = bank.task.out
     for name in (TEACHER, *names):
-        job = Job(name, bank.task.teacher)
+        job = Job(name, bank.task.teacher, "float32")
         if name == TEACHER and job.done(out, 0):
             continue
         Worker(bank.task, job, bank.models[name]).score(0, lambda units: None)
@@ -304,6 +313,7 @@ def many(quick: bool) -> Iterator[Table]:
     """What the second and the tenth checkpoint cost."""
     with toy(quick, checkpoints=10) as bank:
         ours(bank, (START, "step1"))
+        peers = {name: partial(ours, bank, (name,)) for name in ("step2", "step10")}
         yield Table(
             title="A second and a tenth checkpoint",
             positions=bank.positions,
@@ -362,7 +372,7 @@ def floor(quick: bool) -> Iterator[Table]:
                 1 if quick else 3,
             ),
         )
-        chunk = 2 * CHUNK * TILE * 4
+        chunk = 2 * CHUNK * TILE * 4 / 1e6
         sides = [Side(states=s, head=h) for s, h in zip(states, heads, strict=True)]
         peaks = {
             "bare forward pass and one chunk": [_peak(bodies) + chunk],
@@ -401,10 +411,11 @@ def _same_bytes(bank: Setting, fresh: Callable[[], object]) -> None:
 def _peak(work: Callable[[], object]) -> float:
     """Megabytes of resident memory that `work` adds at its peak."""
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # memory that earlier work gave back, to the system
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = _status("VmRSS")
     work()
-    return (_status("VmHWM") - before) / 1e3
+    return max(0.1, (_status("VmHWM") - before) / 1e3)
 
 
 def _status(key: str) -> float:
