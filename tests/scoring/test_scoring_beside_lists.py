@@ -19,6 +19,7 @@ from diagnostics.errors import InputError
 from diagnostics.files import sha256_file
 from diagnostics.scoring.rescore import rescore
 from diagnostics.scoring.run import Run
+from diagnostics.scoring.server import open_server
 from diagnostics.scoring.task import Settings
 from diagnostics.statistics.tokens import to_arrow, token_table
 
@@ -194,6 +195,7 @@ def test_the_manifest_says_what_kind_of_teacher_it_is(listed: Run, lists: Any, k
         "fingerprint": sha256_file(path),
         "kind": "top_k",
     }
+    assert listed.manifest["settings"]["kernel"] == "plain"  # the only one beside lists
     assert listed.listed
     assert not known.listed
     assert listed.manifest["parts_done"] == {"teacher": 3, "theta_0": 3, "step1": 3}
@@ -219,10 +221,34 @@ def test_nothing_is_asked_twice(
     score(tmp_path / "run", address, checkpoints={})
     assert len(server.requests) == len(bank)
     server.models = (503, b"gone")  # a checkpoint added later needs no server
-    server.first = [(503, b"gone")]
     run = score(tmp_path / "run", address)
     assert len(server.requests) == len(bank)
     assert run.checkpoints == ["step1"]
+    with pytest.raises(InputError) as caught:
+        score(tmp_path / "run", "http://127.0.0.1:9/v1#another")
+    assert str(caught.value).startswith("http://127.0.0.1:9/v1: expected a server that answers, ")
+
+
+def test_the_address_may_change_and_the_model_may_not(
+    score: Callable[..., Run], server: PromptServer, teacher: str, tmp_path: Path
+) -> None:
+    score(tmp_path / "run", f"{server.address}#{MODEL}", checkpoints={})
+    (tmp_path / "run" / "scores" / "teacher" / "00001.parquet").unlink()
+    with serving(teacher) as other:
+        score(tmp_path / "run", f"{other.address}#{MODEL}")
+        assert len(other.requests) == 3
+        (tmp_path / "run" / "scores" / "teacher" / "00001.parquet").unlink()
+        other.models = (200, {"data": [{"id": MODEL, "root": "/weights/another"}]})
+        with pytest.raises(InputError) as caught:
+            score(tmp_path / "run", f"{other.address}#{MODEL}")
+        here, there = (
+            open_server(one.address, vocabulary=VOCABULARY, top_k=K).fingerprint[:12]
+            for one in (other, server)
+        )
+    assert str(caught.value) == (
+        f"{tmp_path / 'run'}: expected a run of the same teacher.fingerprint ({here}), "
+        f"got a run of {there}; choose another --out (or another checkpoint name)"
+    )
 
 
 def test_lists_that_came_are_kept_when_the_server_fails(
@@ -237,8 +263,15 @@ def test_lists_that_came_are_kept_when_the_server_fails(
         return reply
 
     server.change = failing
-    with pytest.raises(InputError, match="expected prompt_logprobs in the reply"):
+    with pytest.raises(InputError) as caught:
         score(tmp_path / "run", address)
+    first = bank.strings("context_id")[3:6]  # of the second part, whichever came too late
+    assert str(caught.value) in [
+        f"{server.address}, context {name}: expected prompt_logprobs in the reply to /completions, "
+        "got none; use a server that gives them (vLLM does; OpenAI's, SGLang's and llama.cpp's do "
+        "not), or write the lists to a file and give --teacher topk:FILE.parquet"
+        for name in first
+    ]
     kept = sorted((tmp_path / "run" / "scores" / "teacher").iterdir())
     assert [path.name for path in kept] == ["00000.parquet"]
     server.reset()
@@ -323,6 +356,23 @@ def test_the_commands_take_lists_and_the_report_names_what_to_do(
         f"KL, got one known by its top-k lists alone ({lists(7)}); score the bank with the "
         "teacher's weights; `diagnostics tokens` gives D, C-hat and the bounds of this run\n"
     )
+
+
+def test_the_command_sends_the_key_of_the_variable_that_it_is_given(
+    command: Callable[..., Any],
+    server: PromptServer,
+    bank_file: Path,
+    student: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server.key = "secret"
+    monkeypatch.setenv("MY_KEY", "secret")
+    words = ("rescore", bank_file, "--teacher", server.address, "--student", student, "--top-k", 5)
+    status, _, errors = command(*words, "--out", tmp_path / "run", "--api-key-env", "MY_KEY")
+    assert (status, errors) == (0, "")
+    written = "".join(p.read_text() for p in (tmp_path / "run").rglob("*.json"))
+    assert "secret" not in written
 
 
 def test_a_server_that_is_not_there_is_one_line(
