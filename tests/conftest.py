@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the Hub's client is imported: no test needs a network
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads wait for each other on tensors this small
 
 
 def pytest_collection_finish() -> None:
