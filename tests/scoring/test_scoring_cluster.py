@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import processes
 import pytest
 from processes import parts_of, same_table
 
 from diagnostics.bank.contexts import read_bank
 from diagnostics.errors import InputError
+from diagnostics.scoring import manifest
 from diagnostics.scoring.cluster import Actor, OnRay
 from diagnostics.scoring.rescore import jobs, plan, rescore
 from diagnostics.scoring.run import open_run
@@ -44,8 +47,6 @@ finally:
 
 def on_ray(task: dict[str, Any], out: Path) -> subprocess.CompletedProcess[str]:
     """Scores on a local Ray of two workers, from a process of its own."""
-    import json
-
     return subprocess.run(
         [sys.executable, "-c", ON_RAY, json.dumps(task), json.dumps(processes.SETTINGS), str(out)],
         capture_output=True,
@@ -77,13 +78,9 @@ def test_actor_gives_an_input_error_as_a_row(
     task: dict[str, Any], broken: str, tmp_path: Path
 ) -> None:
     """Part 4 of seven holds the broken token; the others are scored."""
-    import numpy as np
-
     out = tmp_path / "run"
     bank = read_bank(Path(task["bank"]))
     rescore(bank, task["teacher"], task["student"], {}, out, SETTINGS)
-    from diagnostics.scoring import manifest
-
     sick = planned(task, out, sick=broken)
     manifest.start(sick, "run")
     actor = Actor(sick, jobs(sick)[-1])
@@ -114,6 +111,7 @@ def test_broken_checkpoint_on_ray_is_one_line(
     task: dict[str, Any], broken: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("ray")
+    processes.complete({**task, "checkpoints": {}}, tmp_path / "run")
     done = on_ray({**task, "checkpoints": {"sick": broken}}, tmp_path / "run")
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if line.startswith("said: ")]

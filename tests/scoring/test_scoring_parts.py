@@ -93,11 +93,10 @@ def test_parts_on_disk_are_not_given(tmp_path: Path) -> None:
 
 
 def test_held_part_is_passed_over_and_taken_when_its_holder_dies(tmp_path: Path) -> None:
-    disk, other = Disk(), held(tmp_path, 0)
+    disk, other, start = Disk(), held(tmp_path, 0), time.monotonic()
     threading.Timer(0.3, os.close, [other]).start()
-    start = time.monotonic()
     assert disk.finish(tmp_path, 3) == [1, 2, 0]
-    assert 0.3 <= time.monotonic() - start < 0.3 + 10 * parts.POLL
+    assert 0.3 <= time.monotonic() - start < 5.0
 
 
 def test_held_part_that_its_holder_finishes_is_not_given(tmp_path: Path) -> None:
@@ -175,8 +174,8 @@ def test_folder_that_cannot_be_made_has_no_locks(tmp_path: Path) -> None:
 def test_manifest_lock_waits_for_its_holder(tmp_path: Path) -> None:
     handle = parts._lock(tmp_path / LOCKS / "manifest", False)
     assert handle is not None
-    threading.Timer(0.2, os.close, [handle]).start()
     start = time.monotonic()
+    threading.Timer(0.2, os.close, [handle]).start()
     with manifest_lock(tmp_path):
         assert time.monotonic() - start >= 0.2
 

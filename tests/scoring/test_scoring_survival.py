@@ -29,7 +29,7 @@ from diagnostics.scoring.task import Settings
 from diagnostics.scoring.worker import Worker
 
 SETTINGS = Settings(top_k=4, part_contexts=3)  # three parts, where this process scores
-KILLS = 36
+KILLS = 30
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def test_kill_at_any_moment_then_the_same_command_gives_the_same_bytes(
         assert same_table(out, whole, tmp_path)
         assert parts_of(out) == reference
     print(f"\n{killed} of {KILLS} kills met a process at work, {torn} inside a write")
-    assert killed >= 30
+    assert killed >= KILLS - 2  # the last may come too late
 
 
 @pytest.mark.slow
