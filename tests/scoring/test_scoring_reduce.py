@@ -181,7 +181,7 @@ def test_large_divergences_keep_their_digits(place: int, kernel: Kernel) -> None
     rows = zip(logs(teacher), logs(student), strict=True)
     truth = torch.tensor([slow_kl(a, b) for a, b in rows], dtype=torch.float64)
     assert truth.min() > 20
-    assert (found - truth).abs().max() < 3e-7
+    assert (found - truth).abs().max() < 6e-7
 
 
 # --- inputs that mean the same --------------------------------------------------------------------
