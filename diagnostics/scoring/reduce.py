@@ -1,14 +1,19 @@
 """One online pass over vocabulary tiles: all that is stored of a teacher and a student.
 
-For each position of a chunk the state carries, for both models, the largest logit m so far and
+For each position of a chunk the state carries, for each model, the largest logit m so far, the
+other model's logit l at that token, and, over the tokens so far,
 
-    Z = sum e,  A = sum e z,  B = sum e (z - z_other),     z = logit - m,  e = exp z,
+    Z = sum e,  A = sum e z,  B = sum e (z - y),   z = logit - m,  y = other logit - l,  e = exp z,
 
-with z and e in float32, at most a tile's terms a float32 partial sum, and the sums in float64. When
-m rises the sums are corrected in float64 (online softmax: Milakov and Gimelshein, 2018,
+with z, y and e in float32, added in float32 in short partial sums and these in float64. When m
+rises the sums are corrected in float64 (online softmax: Milakov and Gimelshein, 2018,
 arXiv:1805.02867), so that no tile is read twice and no probability is ever stored. At the end
 
-    log sum exp = m + log Z,   H = log Z - A / Z,   KL(p || q) = B_p / Z_p - log Z_p + log Z_q.
+    log sum exp = m + log Z,   H = log Z - A / Z,
+    KL(p || q) = B_p / Z_p + (m_q - l_p) - log Z_p + log Z_q.
+
+Taking l off, not the other model's own maximum, makes the terms of B small where p has its mass, so
+that float32 does not limit a large KL.
 
 All information is in nats, at temperature 1. Axes: `pos` positions, `width` ids of a tile, `k`
 support size; where a first axis has two entries they are the teacher and the student.
@@ -39,11 +44,11 @@ from diagnostics.errors import InputError
 Kernel = Literal["auto", "compiled", "plain"]
 
 CHUNK = 256  # positions whose logits exist at one time
-TILE = 4096  # ids of the vocabulary whose logits exist at one time
+TILE = 2048  # ids of the vocabulary whose logits exist at one time
 
 ROUNDING = 1e-6  # a divergence this little below 0 is rounding, and is 0; further below, a fault
 _PIECE = 64  # plain: ids that are looked through when one of them enters the top k
-_CPU_ROWS = 16  # plain: rows whose terms stay in the second-level cache
+_CPU_TERMS = 2**16  # plain: terms of rows that stay in the second-level cache together
 _THREAD_ROWS = 16  # compiled: rows for which a thread is worth starting
 _LEAST = -87.0  # exponents of weights stop here, as in the compiled kernel
 _LEAST_FACTOR = 1e-300  # what a sum is multiplied by at least, so that inf and NaN stay
@@ -53,17 +58,14 @@ _LEAST_FACTOR = 1e-300  # what a sum is multiplied by at least, so that inf and 
 class PairSums:
     """State of a chunk between tiles; `add_tile` changes it in place.
 
-    Fields: `kernel` that adds tiles; `seen` ids so far; `maximum`, `total` (Z), `inner` (A),
-    `cross` (B) (2, pos) float64; the k largest so far (2, pos, k), largest first: `values` float32
-    logits, `ids` int32, `others` float32, the other model's logits at these ids.
+    Fields: `kernel` that adds tiles; `seen` ids so far; `moments` (5, 2, pos) float64: m, l, Z, A
+    and B in this order; the k largest so far (2, pos, k), largest first: `values` float32 logits,
+    `ids` int32, `others` float32, the other model's logits at these ids.
     """
 
     kernel: Literal["compiled", "plain"]
     seen: int
-    maximum: Tensor
-    total: Tensor
-    inner: Tensor
-    cross: Tensor
+    moments: Tensor
     values: Tensor
     ids: Tensor
     others: Tensor
@@ -108,22 +110,17 @@ def pair_sums(
 ) -> PairSums:
     """The state of a chunk before its first tile.
 
-    Raises ValueError for a k below 1, InputError for a kernel that cannot run here.
+    Raises ValueError for no positions or a k below 1, InputError for a kernel that cannot run here.
     """
-    if k < 1:
-        raise ValueError(f"expected k of at least 1, got {k}")
-
-    def filled(value: float) -> Tensor:
-        return torch.full((2, positions), value, dtype=torch.float64, device=device)
-
+    if positions < 1 or k < 1:
+        raise ValueError(f"expected at least 1 position and k of 1, got {positions} and {k}")
+    moments = torch.zeros(5, 2, positions, dtype=torch.float64, device=device)
+    moments[0] = -torch.inf
     lists = (2, positions, k)
     return PairSums(
         kernel=resolve_kernel(kernel, device),
         seen=0,
-        maximum=filled(-torch.inf),
-        total=filled(0.0),
-        inner=filled(0.0),
-        cross=filled(0.0),
+        moments=moments,
         values=torch.full(lists, -torch.inf, device=device),
         ids=torch.zeros(lists, dtype=torch.int32, device=device),
         others=torch.full(lists, -torch.inf, device=device),
@@ -136,14 +133,14 @@ def add_tile(sums: PairSums, teacher: Tensor, student: Tensor, first: int) -> No
     Tiles come in ascending order without gaps. Results do not depend on the number of threads
     (`torch.get_num_threads()`). Raises ValueError for another order, shape or dtype.
     """
-    positions = sums.maximum.shape[1]
+    positions = sums.moments.shape[2]
     if first != sums.seen:
         raise ValueError(f"expected a tile that begins with id {sums.seen}, got {first}")
+    shape = (positions, max(1, teacher.shape[1]))
     for tile in (teacher, student):
-        if tile.shape != (positions, teacher.shape[1]) or tile.dtype != torch.float32:
+        if tile.shape != shape or tile.dtype != torch.float32:
             raise ValueError(
-                f"expected float32 logits {(positions, teacher.shape[1])}, "
-                f"got {tile.dtype} {tuple(tile.shape)}"
+                f"expected float32 logits {shape}, got {tile.dtype} {tuple(tile.shape)}"
             )
     with torch.no_grad():
         add = _add_compiled if sums.kernel == "compiled" else _add_plain
@@ -165,10 +162,11 @@ def finish(sums: PairSums) -> Mapping[str, Tensor]:
     k = sums.values.shape[2]
     if k > sums.seen:
         raise ValueError(f"expected k from 1 to {sums.seen}, got {k}")
-    log_z = torch.where(sums.maximum > -torch.inf, sums.total.log(), torch.nan)
-    log_total = sums.maximum + log_z
-    entropy = log_z - sums.inner / sums.total
-    kl = sums.cross / sums.total - log_z + log_z.flip(0)
+    maximum, level, total, inner, cross = sums.moments
+    log_z = torch.where(maximum > -torch.inf, total.log(), torch.nan)
+    log_total = maximum + log_z
+    entropy = log_z - inner / total
+    kl = cross / total + (maximum.flip(0) - level) - log_z + log_z.flip(0)
     kl = kl.masked_fill((kl < 0) & (kl > -ROUNDING), 0.0)
     at_own = (sums.values.double() - log_total[:, :, None]).float()
     at_other = (sums.others.double() - log_total.flip(0)[:, :, None]).float()
@@ -200,10 +198,7 @@ def _add_compiled(sums: PairSums, teacher: Tensor, student: Tensor) -> None:
             t,
             s,
             sums.seen,
-            sums.maximum.numpy(),
-            sums.total.numpy(),
-            sums.inner.numpy(),
-            sums.cross.numpy(),
+            sums.moments.numpy(),
             sums.values.numpy(),
             sums.ids.numpy(),
             sums.others.numpy(),
@@ -221,65 +216,64 @@ def _add_compiled(sums: PairSums, teacher: Tensor, student: Tensor) -> None:
 
 
 def _add_plain(sums: PairSums, teacher: Tensor, student: Tensor) -> None:
-    """The same with torch: maxima and top k of the whole tile, sums by rows that stay in cache."""
-    best = [_pieces(tile).amax(dim=2) for tile in (teacher, student)]
-    _raise_maxima(sums, torch.stack([pieces.amax(dim=1) for pieces in best]).double())
-    _insert(sums, 0, teacher, student, best[0])
-    _insert(sums, 1, student, teacher, best[1])
-    shift = torch.where(sums.maximum == -torch.inf, 0.0, sums.maximum).float()[:, :, None]
-    rows = _CPU_ROWS if teacher.device.type == "cpu" else max(1, len(teacher))
+    """The same with torch: top k and maxima of the whole tile, sums by rows that stay in cache."""
+    _insert(sums, 0, teacher, student)
+    _insert(sums, 1, student, teacher)
+    _raise_maxima(sums)
+    maximum, level = sums.moments[:2].float()[..., None]
+    maximum = torch.where(maximum == -torch.inf, 0.0, maximum)
+    on_cpu = teacher.device.type == "cpu"
+    rows = max(1, _CPU_TERMS // teacher.shape[1]) if on_cpu else len(teacher)
     for start in range(0, len(teacher), rows):
         part = slice(start, start + rows)
-        found = _tile_sums(teacher[part], student[part], shift[0, part], shift[1, part]).double()
-        sums.total[:, part] += found[0:2]
-        sums.inner[:, part] += found[2:4]
-        sums.cross[:, part] += found[4:6]
+        found = _tile_sums(teacher[part], student[part], maximum[:, part], level[:, part])
+        sums.moments[2:, :, part] += found.double()
 
 
-def _tile_sums(teacher: Tensor, student: Tensor, t_max: Tensor, s_max: Tensor) -> Tensor:
-    """Z, A and B of both models over rows of a tile, (6, rows) float32."""
-    t, s = teacher - t_max, student - s_max
-    difference = t - s
-    found = _weighted(t, s, difference, difference)
-    bad = ~found.isfinite().all(dim=0)
+def _tile_sums(teacher: Tensor, student: Tensor, maximum: Tensor, level: Tensor) -> Tensor:
+    """Z, A and B (3, 2, rows) float32 of rows of a tile; `maximum` and `level` are (2, rows, 1)."""
+    t, s = teacher - maximum[0], student - maximum[1]
+    t_cross, s_cross = t - (student - level[0]), s - (teacher - level[1])
+    found = _weighted(t, s, t_cross, s_cross)
+    bad = ~found.isfinite().all(dim=0).all(dim=0)
     if bad.any():  # some logit is not finite: again, with care
-        t, s, difference = t[bad], s[bad], difference[bad]
-        found[:, bad] = _weighted(
+        t, s = t[bad], s[bad]
+        found[..., bad] = _weighted(
             t.clamp(min=_LEAST),
             s.clamp(min=_LEAST),
-            difference.masked_fill(t == -torch.inf, 0.0),
-            difference.masked_fill(s == -torch.inf, 0.0),
+            t_cross[bad].masked_fill(t == -torch.inf, 0.0),
+            s_cross[bad].masked_fill(s == -torch.inf, 0.0),
         )
     return found
 
 
 def _weighted(t: Tensor, s: Tensor, t_cross: Tensor, s_cross: Tensor) -> Tensor:
-    """Sums (6, rows) of exp t and exp s, and of what they weigh. torch adds float32 in a tree."""
-    t_weight, s_weight = t.exp(), s.exp()
-    return torch.stack(
-        [
-            t_weight.sum(dim=1),
-            s_weight.sum(dim=1),
-            (t_weight * t).sum(dim=1),
-            (s_weight * s).sum(dim=1),
-            (t_weight * t_cross).sum(dim=1),
-            -(s_weight * s_cross).sum(dim=1),
-        ]
-    )
+    """Sums (3, 2, rows) of exp t, exp s and what they weigh; torch adds float32 in a tree."""
+    weights = (t.exp(), s.exp())
+    terms = [
+        *weights,
+        weights[0] * t,
+        weights[1] * s,
+        weights[0] * t_cross,
+        weights[1] * s_cross,
+    ]
+    return torch.stack([term.sum(dim=1) for term in terms]).view(3, 2, -1)
 
 
-def _raise_maxima(sums: PairSums, found: Tensor) -> None:
-    """Raises the maxima to `found` (2, pos) float64 where that is larger; keeps sums exact."""
-    old = sums.maximum
-    sums.maximum = torch.maximum(old, found)  # NaN stays
-    empty = old == -torch.inf
-    shift = (sums.maximum - old).masked_fill(empty, 0.0).masked_fill(sums.maximum == old, 0.0)
-    factor = (-shift).exp().clamp(min=_LEAST_FACTOR)
-    factor = factor.masked_fill(empty & (sums.maximum > -torch.inf), _LEAST_FACTOR)
-    moved = shift - shift.flip(0)  # of z - z_other
-    sums.inner = factor * (sums.inner - torch.where(shift > 0, shift * sums.total, 0.0))
-    sums.cross = factor * (sums.cross - torch.where(moved != 0, moved * sums.total, 0.0))
-    sums.total = factor * sums.total
+def _raise_maxima(sums: PairSums) -> None:
+    """Raises the maxima to the first of the top k where that is larger; keeps the sums exact."""
+    maximum, level, total, inner, cross = sums.moments
+    top, other = sums.values[..., 0].double(), sums.others[..., 0].double()
+    rises = top > maximum
+    empty = rises & (maximum == -torch.inf)
+    shift = torch.where(rises & ~empty, top - maximum, 0.0)
+    step = torch.where(rises & other.isfinite(), other - level, 0.0)
+    factor = (-shift).exp().clamp(min=_LEAST_FACTOR).masked_fill(empty, _LEAST_FACTOR)
+    cross.copy_(torch.where(rises, factor * (cross + (step - shift) * total), cross))
+    inner.copy_(torch.where(rises, factor * (inner - shift * total), inner))
+    total.mul_(factor)
+    level.add_(step)
+    maximum.copy_(torch.where(rises, top, maximum))
 
 
 def _pieces(tile: Tensor) -> Tensor:
@@ -288,12 +282,13 @@ def _pieces(tile: Tensor) -> Tensor:
     return tile.reshape(len(tile), -1, _PIECE if width % _PIECE == 0 else width)
 
 
-def _insert(sums: PairSums, model: int, tile: Tensor, other: Tensor, best: Tensor) -> None:
+def _insert(sums: PairSums, model: int, tile: Tensor, other: Tensor) -> None:
     """Puts a tile's members of the top k into the sorted lists of a model.
 
-    `best` (pos, pieces) are the largest logits of `_pieces(tile)`. While the lists are not full,
-    tokens equal to the last member count too; later the lower ids before them have the place.
+    While the lists are not full, tokens equal to the last member count too; later the lower ids
+    before them have the place.
     """
+    pieces = _pieces(tile)
     values, ids, others = sums.values[model], sums.ids[model], sums.others[model]
     had = min(sums.seen, values.shape[1])
     size = min(sums.seen + tile.shape[1], values.shape[1])
@@ -302,8 +297,7 @@ def _insert(sums: PairSums, model: int, tile: Tensor, other: Tensor, best: Tenso
     else:
         both = torch.cat([values[:, :had], tile], dim=1)
         reaches, least = torch.ge, both.topk(size, dim=1).values[:, -1:]
-    row, piece = reaches(best, least).nonzero(as_tuple=True)
-    pieces = _pieces(tile)
+    row, piece = reaches(pieces.amax(dim=2), least).nonzero(as_tuple=True)
     hit, place = reaches(pieces[row, piece], least[row]).nonzero(as_tuple=True)
     row, column = row[hit], piece[hit] * pieces.shape[2] + place
     counts = row.bincount(minlength=len(tile))

@@ -23,6 +23,7 @@ Index = int | np.unsignedinteger[Any]
 
 BLOCK = 1024  # ids; 64 terms a float32 partial sum with 16 lanes, 128 with 8
 PIECE = 32  # ids searched one by one once the block holds a new member of the top k
+MAXIMUM, LEVEL, TOTAL, INNER, CROSS = range(5)  # places in the first axis of the state's sums
 LEAST_FACTOR = 1e-300  # what a sum is multiplied by at least, so that inf and NaN stay
 
 _NOTHING = np.float32(-np.inf)
@@ -41,7 +42,7 @@ _C6 = np.float32(0.0013814540044298235)
 _ORDER = np.int32(0x7FFFFFFF)
 
 
-def _compiled(*fastmath: str) -> Callable[[Function], Function]:
+def machine_code(*fastmath: str) -> Callable[[Function], Function]:
     """numba's compiler, with the machine code kept on disk where some folder can be written."""
 
     def wrap(function: Function) -> Function:
@@ -59,7 +60,7 @@ def _compiled(*fastmath: str) -> Callable[[Function], Function]:
     return wrap
 
 
-@_compiled("contract")
+@machine_code("contract")
 def exponential(x: np.float32) -> np.float32:
     """exp(x) within 1.2e-7 of its size for -87 <= x <= 0; NaN gives NaN."""
     shifted = x * _LOG2_E + _TO_BITS
@@ -71,7 +72,7 @@ def exponential(x: np.float32) -> np.float32:
     return ((p + _ONE) * r + _ONE) * power
 
 
-@_compiled()
+@machine_code()
 def largest(row: Row) -> np.float32:
     """The largest of a row, by an order of bits that has no exceptions, so that it vectorises.
 
@@ -84,19 +85,26 @@ def largest(row: Row) -> np.float32:
     return np.int32(best ^ ((best >> np.int32(31)) & _ORDER)).view(np.float32)
 
 
-@_compiled("contract", "reassoc", "nsz")
-def block_sums(
-    t: Row, s: Row, t_max: np.float32, s_max: np.float32
-) -> tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]:
-    """sum e, sum e z and sum e (z - z_other) of both models: teacher, student of each in turn.
+@machine_code()
+def minus(x: np.float32, y: np.float32) -> np.float32:
+    """x - y, rounded once; elsewhere the compiler may rearrange sums, which loses digits here."""
+    return x - y
 
-    z are logits less their maximum, e their exponentials. The last is inf where a model has mass
-    and the other has none; a token without mass adds nothing.
+
+@machine_code("contract", "reassoc", "nsz")
+def block_sums(
+    t: Row, s: Row, t_max: np.float32, s_max: np.float32, s_level: np.float32, t_level: np.float32
+) -> tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]:
+    """Z, A and B of a block: teacher, student of each in turn.
+
+    `s_level` is taken off the student's logits in the teacher's B, `t_level` the other way round.
+    B is inf where a model has mass and the other has none; a token without mass adds nothing.
     """
     zero = np.float32(0.0)
     t_total = s_total = t_inner = s_inner = t_cross = s_cross = zero
     for i in range(t.size):
-        a, b = t[i] - t_max, s[i] - s_max
+        a, b = minus(t[i], t_max), minus(s[i], s_max)
+        a_cross, b_cross = minus(a, minus(s[i], s_level)), minus(b, minus(t[i], t_level))
         a_held = _LEAST if a < _LEAST else a  # in this order NaN stays
         b_held = _LEAST if b < _LEAST else b
         a_weight, b_weight = exponential(a_held), exponential(b_held)
@@ -104,35 +112,39 @@ def block_sums(
         s_total += b_weight
         t_inner += a_weight * a_held
         s_inner += b_weight * b_held
-        t_cross += zero if a == _NOTHING else a_weight * (a - b)
-        s_cross += zero if b == _NOTHING else b_weight * (b - a)
+        t_cross += zero if a == _NOTHING else a_weight * a_cross
+        s_cross += zero if b == _NOTHING else b_weight * b_cross
     return t_total, s_total, t_inner, s_inner, t_cross, s_cross
 
 
-@_compiled()
+@machine_code()
 def raise_maximum(
     row: int,
-    found: np.float32,
     own: int,
-    maximum: NDArray[np.float64],
-    total: NDArray[np.float64],
-    inner: NDArray[np.float64],
-    cross: NDArray[np.float64],
+    top: np.float32,
+    other: np.float32,
+    sums: NDArray[np.float64],
 ) -> None:
-    """Makes `found` the maximum of model `own` if it is larger; keeps all sums exact."""
-    old = maximum[own, row]
-    if not found > old:
+    """Makes `top` the maximum of model `own` if it is larger; keeps its sums exact.
+
+    `other` is the other model's logit at that token.
+    """
+    old = sums[MAXIMUM, own, row]
+    if not top > old:
         return
-    shift = found - old if old > -np.inf else 0.0
+    total = sums[TOTAL, own, row]
+    level = other if np.isfinite(other) else sums[LEVEL, own, row]
+    shift = top - old if old > -np.inf else 0.0
     factor = max(np.exp(-shift), LEAST_FACTOR) if old > -np.inf else LEAST_FACTOR
-    maximum[own, row] = found
-    inner[own, row] = factor * (inner[own, row] - shift * total[own, row])
-    cross[own, row] = factor * (cross[own, row] - shift * total[own, row])
-    total[own, row] *= factor
-    cross[1 - own, row] += shift * total[1 - own, row]
+    across = (level - sums[LEVEL, own, row]) - shift
+    sums[MAXIMUM, own, row] = top
+    sums[LEVEL, own, row] = level
+    sums[TOTAL, own, row] = factor * total
+    sums[INNER, own, row] = factor * (sums[INNER, own, row] - shift * total)
+    sums[CROSS, own, row] = factor * (sums[CROSS, own, row] + across * total)
 
 
-@_compiled()
+@machine_code()
 def any_above(row: Row, start: Index, stop: Index, least: np.float32) -> bool:
     """Whether some logit of a piece of a row is above `least`; indices are unsigned."""
     count = np.int32(0)
@@ -141,7 +153,7 @@ def any_above(row: Row, start: Index, stop: Index, least: np.float32) -> bool:
     return bool(count > 0)
 
 
-@_compiled()
+@machine_code()
 def insert(
     row: Row,
     other: Row,
@@ -175,43 +187,41 @@ def insert(
             values[place], ids[place], others[place] = row[i], before + i, other[i]
 
 
-@_compiled()
+@machine_code()
 def add_rows(
     rows: tuple[int, int],
     teacher: Row,
     student: Row,
     first: int,
-    maximum: NDArray[np.float64],
-    total: NDArray[np.float64],
-    inner: NDArray[np.float64],
-    cross: NDArray[np.float64],
+    sums: NDArray[np.float64],
     values: Row,
     ids: NDArray[np.int32],
     others: Row,
 ) -> None:
     """Adds a tile (pos, width) of both models to rows `rows[0]` up to `rows[1]` of the state.
 
-    State as in `reduce.PairSums`: sums (2, pos) and lists (2, pos, k), the teacher's first.
+    State as in `reduce.PairSums`: sums (5, 2, pos) and lists (2, pos, k), the teacher's first.
     """
     k = values.shape[2]
     for row in range(rows[0], rows[1]):
         for start in range(0, teacher.shape[1], BLOCK):
             t, s = teacher[row, start : start + BLOCK], student[row, start : start + BLOCK]
-            t_best, s_best = largest(t), largest(s)
-            raise_maximum(row, t_best, 0, maximum, total, inner, cross)
-            raise_maximum(row, s_best, 1, maximum, total, inner, cross)
-            t_max, s_max = maximum[0, row], maximum[1, row]
+            if first + start < k or largest(t) > values[0, row, k - 1]:
+                insert(t, s, first + start, values[0, row], ids[0, row], others[0, row])
+            if first + start < k or largest(s) > values[1, row, k - 1]:
+                insert(s, t, first + start, values[1, row], ids[1, row], others[1, row])
+            for model in range(2):
+                raise_maximum(row, model, values[model, row, 0], others[model, row, 0], sums)
+            t_max, s_max = sums[MAXIMUM, 0, row], sums[MAXIMUM, 1, row]
             found = block_sums(
                 t,
                 s,
                 np.float32(t_max if t_max > -np.inf else 0.0),
                 np.float32(s_max if s_max > -np.inf else 0.0),
+                np.float32(sums[LEVEL, 0, row]),
+                np.float32(sums[LEVEL, 1, row]),
             )
             for model in range(2):
-                total[model, row] += found[model]
-                inner[model, row] += found[2 + model]
-                cross[model, row] += found[4 + model]
-            if first + start < k or t_best > values[0, row, k - 1]:
-                insert(t, s, first + start, values[0, row], ids[0, row], others[0, row])
-            if first + start < k or s_best > values[1, row, k - 1]:
-                insert(s, t, first + start, values[1, row], ids[1, row], others[1, row])
+                sums[TOTAL, model, row] += found[model]
+                sums[INNER, model, row] += found[2 + model]
+                sums[CROSS, model, row] += found[4 + model]
