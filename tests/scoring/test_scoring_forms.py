@@ -1,8 +1,9 @@
-"""Models in the forms people have them, scored end to end: padding, adapters, GGUF, trajectories."""
+"""Models as people have them, scored end to end: padding, adapters, GGUF files, trajectories."""
 
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,11 @@ def test_adapters_are_scored_as_their_merged_models_over_a_base_loaded_once(
     config = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"]}
     for name, seed in (("one", 1), ("two", 2)):
         adapter_over(base_model(), tmp_path / name, LoraConfig(**config), seed=seed)
-        whole = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        merged = PeftModel.from_pretrained(whole, tmp_path / name).merge_and_unload()
-        merged.save_pretrained(tmp_path / f"{name}-merged")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT calls what transformers deprecates
+            whole = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+            merged = PeftModel.from_pretrained(whole, tmp_path / name).merge_and_unload()
+            merged.save_pretrained(tmp_path / f"{name}-merged")
     loaded: list[str] = []
     original = weights._load_base
 
