@@ -3,7 +3,8 @@
 Models are random networks of Qwen3's form with its vocabulary. Ours is the project's own path
 (`Worker.score`: bodies, heads, files in a run folder), with models in memory, as the peers have
 them; the noise floor is left out. Memory is the peak of resident memory above what was there before
-(Linux, /proc/self/clear_refs).
+(Linux, /proc/self/clear_refs). Ours reads the teacher's head from the run, where in earnest the
+teacher is not in memory; these weights, which the peers hold with their teacher, are not counted.
 
 (a) one rollout at a time, whole-sequence logits of both models, a Python loop over positions, the
     teacher once more for each checkpoint;
@@ -252,20 +253,25 @@ def _agree(peers: Mapping[str, Mapping[str, Numbers]]) -> None:
 
 
 @contextmanager
-def toy(quick: bool, checkpoints: int = 1) -> Iterator[Setting]:
+def toy(quick: bool, checkpoints: int = 1, hidden: int = 128) -> Iterator[Setting]:
     """A teacher twice as wide as the student, both small: everything but the heads is cheap."""
     vocabulary = 8_192 if quick else VOCABULARY
-    start = network(2, 128, 2, vocabulary)
-    models = {TEACHER: network(1, 256, 4, vocabulary), START: start}
+    start = network(2, hidden, 2, vocabulary)
+    models = {TEACHER: network(1, 2 * hidden, 4, vocabulary), START: start}
     models |= {f"step{i}": moved(start, 10 + i) for i in range(1, checkpoints + 1)}
     with tempfile.TemporaryDirectory() as folder:
         yield setting(Path(folder), models, rollouts=4 if quick else 10, length=(40, 64))
 
 
 def whole(quick: bool) -> Iterator[Table]:
-    """Teacher, theta_0 and one checkpoint; then one checkpoint more."""
+    """Teacher, theta_0 and one checkpoint; then one checkpoint more; at two widths."""
+    for hidden in (64, 128):
+        yield from _whole_at(quick, hidden)
+
+
+def _whole_at(quick: bool, hidden: int) -> Iterator[Table]:
     rounds = 1 if quick else 3
-    with toy(quick) as bank:
+    with toy(quick, hidden=hidden) as bank:
         out = bank.task.out
 
         def fresh() -> dict[str, Numbers]:
@@ -281,16 +287,18 @@ def whole(quick: bool) -> Iterator[Table]:
         }
         _agree({name: work() for name, work in peers.items()})
         yield Table(
-            title=f"Teacher, theta_0 and one checkpoint, {bank.positions} positions",
+            title=f"Teacher ({2 * hidden}), theta_0 ({hidden}) and one checkpoint",
             positions=bank.positions,
             of="(a) one at a time",
             seconds=interleaved(peers, rounds),
         )
+        peaks = {name: _peak(work) for name, work in peers.items()}
+        peaks["ours"] -= _head_size(bank)
         yield Table(
-            title="Peak memory of the same, bytes above what was there",
+            title="Peak memory of the same, above what was there",
             positions=bank.positions,
             of="(a) one at a time",
-            seconds={name: [_peak(work)] for name, work in peers.items()},
+            seconds={name: [peak] for name, peak in peaks.items()},
             unit="MB",
         )
         later = {
@@ -303,7 +311,7 @@ def whole(quick: bool) -> Iterator[Table]:
         assert calls == [0], "the teacher's body ran again for a later checkpoint"
         _same_bytes(bank, fresh)
         yield Table(
-            title="One more checkpoint",
+            title=f"One more checkpoint, widths {2 * hidden} and {hidden}",
             positions=bank.positions,
             of="(a) one at a time",
             seconds=interleaved(later, rounds),
@@ -371,11 +379,11 @@ def floor(quick: bool) -> Iterator[Table]:
         sides = [Side(states=s, head=h) for s, h in zip(states, heads, strict=True)]
         peaks = {
             "bare forward pass and one chunk": [_peak(bodies) + chunk],
-            "ours": [_peak(lambda: ours(bank, (START,)))],
+            "ours": [_peak(lambda: ours(bank, (START,))) - _head_size(bank)],
             "heads alone": [_peak(lambda: compare(*sides, vocabulary, TOP_K, "auto"))],
         }
         yield Table(
-            title="Peak memory of a pass, bytes above what was there",
+            title="Peak memory of a pass, above what was there",
             positions=bank.positions,
             of="bare forward pass and one chunk",
             seconds=peaks,
@@ -411,6 +419,11 @@ def _peak(work: Callable[[], object]) -> float:
     before = _status("VmRSS")
     work()
     return max(0.1, (_status("VmHWM") - before) / 1e3)
+
+
+def _head_size(bank: Setting) -> float:
+    """Megabytes of the teacher's head."""
+    return float(bank.models[TEACHER].lm_head.weight.nbytes) / 1e6
 
 
 def _status(key: str) -> float:
