@@ -265,10 +265,9 @@ def _raise_maxima(sums: PairSums) -> None:
     maximum, level, total, inner, cross = sums.moments
     top, other = sums.values[..., 0].double(), sums.others[..., 0].double()
     rises = top > maximum
-    empty = rises & (maximum == -torch.inf)
-    shift = torch.where(rises & ~empty, top - maximum, 0.0)
+    shift = torch.where(rises & (maximum > -torch.inf), top - maximum, 0.0)
     step = torch.where(rises & other.isfinite(), other - level, 0.0)
-    factor = (-shift).exp().clamp(min=_LEAST_FACTOR).masked_fill(empty, _LEAST_FACTOR)
+    factor = (-shift).exp().clamp(min=_LEAST_FACTOR)
     cross.copy_(torch.where(rises, factor * (cross + (step - shift) * total), cross))
     inner.copy_(torch.where(rises, factor * (inner - shift * total), inner))
     total.mul_(factor)
@@ -285,20 +284,18 @@ def _pieces(tile: Tensor) -> Tensor:
 def _insert(sums: PairSums, model: int, tile: Tensor, other: Tensor) -> None:
     """Puts a tile's members of the top k into the sorted lists of a model.
 
-    While the lists are not full, tokens equal to the last member count too; later the lower ids
-    before them have the place.
+    Tokens equal to the last member are looked at too; a stable sort keeps lower ids before them.
     """
     pieces = _pieces(tile)
     values, ids, others = sums.values[model], sums.ids[model], sums.others[model]
     had = min(sums.seen, values.shape[1])
     size = min(sums.seen + tile.shape[1], values.shape[1])
     if had == size:
-        reaches, least = torch.gt, values[:, -1:]
+        least = values[:, -1:]
     else:
-        both = torch.cat([values[:, :had], tile], dim=1)
-        reaches, least = torch.ge, both.topk(size, dim=1).values[:, -1:]
-    row, piece = reaches(pieces.amax(dim=2), least).nonzero(as_tuple=True)
-    hit, place = reaches(pieces[row, piece], least[row]).nonzero(as_tuple=True)
+        least = torch.cat([values[:, :had], tile], dim=1).topk(size, dim=1).values[:, -1:]
+    row, piece = (pieces.amax(dim=2) >= least).nonzero(as_tuple=True)
+    hit, place = (pieces[row, piece] >= least[row]).nonzero(as_tuple=True)
     row, column = row[hit], piece[hit] * pieces.shape[2] + place
     counts = row.bincount(minlength=len(tile))
     slot = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]

@@ -135,7 +135,7 @@ def raise_maximum(
     total = sums[TOTAL, own, row]
     level = other if np.isfinite(other) else sums[LEVEL, own, row]
     shift = top - old if old > -np.inf else 0.0
-    factor = max(np.exp(-shift), LEAST_FACTOR) if old > -np.inf else LEAST_FACTOR
+    factor = max(np.exp(-shift), LEAST_FACTOR)
     across = (level - sums[LEVEL, own, row]) - shift
     sums[MAXIMUM, own, row] = top
     sums[LEVEL, own, row] = level

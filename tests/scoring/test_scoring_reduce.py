@@ -172,6 +172,14 @@ def test_small_divergences_keep_their_digits(kernel: Kernel) -> None:
     assert (found - truth).abs().max() < 2e-7
 
 
+def test_no_divergence_is_below_nought(kernel: Kernel) -> None:
+    """True KL is about 1e-11 here, far less than rounding."""
+    teacher = 3.0 * normal(29, 60, 2000)
+    found = reduced(teacher, teacher + 4e-6 * normal(30, 60, 2000), 1, kernel, 512)
+    for name in ("kl", "reverse_kl"):
+        assert 0 <= found[name].min() <= found[name].max() < 3e-7
+
+
 @pytest.mark.parametrize("place", [0, 700, 1999])
 def test_large_divergences_keep_their_digits(place: int, kernel: Kernel) -> None:
     """A token that the teacher is sure of and the student far from: float32 is 2e-6 apart there."""
@@ -196,14 +204,22 @@ def test_width_of_a_tile_changes_nothing(tile: int, kernel: Kernel) -> None:
     assert torch.equal(one["top_ids"], other["top_ids"])
 
 
-@pytest.mark.parametrize("constant", [-512.0, 64.0, 1024.0])
-def test_adding_a_constant_to_logits_changes_nothing(constant: float, kernel: Kernel) -> None:
-    # on a grid of 1/64 the sum is exact in float32, so the two inputs mean the same
-    teacher, student = ((3.0 * normal(s, 6, 700) * 64).round() / 64 for s in (11, 12))
-    before = reduced(teacher, student, 7, kernel, 200)
-    after = reduced(teacher + constant, student - constant, 7, kernel, 200)
+FAR = 2.0**21 + 64  # where float32 is 1/4 apart
+
+
+@pytest.mark.parametrize(
+    "far", [(-512.0, 512.0), (1024.0, -1024.0), (0.0, FAR), (-FAR, 0.0)], ids=str
+)
+def test_adding_a_constant_to_logits_changes_nothing(
+    far: tuple[float, float], kernel: Kernel
+) -> None:
+    """On a grid the sums are exact in float32; a difference of both models' logits need not be."""
+    grids = [4 if abs(constant) == FAR else 64 for constant in far]
+    near = [(3.0 * normal(11 + i, 6, 700) * grids[i]).round() / grids[i] for i in range(2)]
+    before = reduced(*near, 7, kernel, 200)
+    after = reduced(near[0] + far[0], near[1] + far[1], 7, kernel, 200)
     for name, column in before.items():
-        moved = {"teacher_log_total": constant, "log_total": -constant}.get(name, 0.0)
+        moved = {"teacher_log_total": far[0], "log_total": far[1]}.get(name, 0.0)
         assert (after[name] - column - moved).abs().max() <= UNCHANGED, name
 
 
