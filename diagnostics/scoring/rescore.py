@@ -20,6 +20,7 @@ from diagnostics.models.files import (
     check_shared_vocabulary,
     check_top_k,
     open_model,
+    shared_vocabulary,
     tokenizer_fingerprint,
 )
 from diagnostics.models.weights import Dtype, Loader, read_ahead
@@ -83,7 +84,7 @@ def plan(
     trained = {key: open_model(origin.spec) for key, origin in origins.items()}
     for other in (student_files, *trained.values()):
         check_shared_vocabulary(reference, other)
-    vocabulary = min(reference.vocabulary, student_files.vocabulary)
+    vocabulary = shared_vocabulary([reference, student_files])
     _check_widths(trained, vocabulary)
     _check_origin(bank, student_files)
     check_ids(bank, vocabulary, f"bank {bank.digest[:12]}")
