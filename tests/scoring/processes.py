@@ -50,7 +50,7 @@ def begin(task: Mapping[str, Any], out: Path, **options: Any) -> BaseProcess:
 def complete(task: Mapping[str, Any], out: Path, **options: Any) -> None:
     """Scores in a process that must end well."""
     process = begin(task, out, **options)
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 0
 
 

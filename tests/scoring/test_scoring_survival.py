@@ -124,7 +124,7 @@ def test_kill_while_the_run_is_made_leaves_a_folder_that_the_same_command_takes(
 
 def fails_to_write(task: dict[str, Any], out: Path, largest: int, said: Path) -> str:
     process = processes.begin(task, out, largest=largest, said=said)
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 1
     return said.read_text()
 
