@@ -19,13 +19,7 @@ from diagnostics.progress import Advance, silent
 from diagnostics.report.noise import NO_FLOOR, Floor, Row, measure
 from diagnostics.report.scoring import describe
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.bootstrap import (
-    Floats,
-    Interval,
-    difference_interval,
-    draw_counts,
-    mean_interval,
-)
+from diagnostics.statistics.bootstrap import Bootstrap, Interval, difference, interval
 from diagnostics.statistics.budgets import kept_means, signals_of, top_n
 from diagnostics.statistics.gaps import matched_gap, support_gap
 from diagnostics.statistics.noise import (
@@ -68,6 +62,11 @@ class ReportSettings:
     top_k: int = 16
     draws: int = 2000
     seed: int = 0
+
+    @property
+    def bootstrap(self) -> Bootstrap:
+        """How its intervals are made."""
+        return Bootstrap(draws=self.draws, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +117,7 @@ class _Slice:
     checkpoint: str
     top_k: int
     frame: pd.DataFrame
-    counts: Floats
+    bootstrap: Bootstrap
     kept: dict[tuple[Selector, float], Selection]
     fits: dict[tuple[Scope, Outcome], Decomposition] = field(default_factory=dict)
 
@@ -129,7 +128,7 @@ class _Slice:
     def fit(self, scope: Scope, outcome: Outcome) -> Decomposition:
         """The regression, made once."""
         if (scope, outcome) not in self.fits:
-            made = decompose(self.frame, self.counts, scope=scope, outcome=outcome)
+            made = decompose(self.frame, self.bootstrap, scope=scope, outcome=outcome)
             self.fits[scope, outcome] = made
         return self.fits[scope, outcome]
 
@@ -150,7 +149,7 @@ def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = si
             pieces = list(_slices(run, k, frame, settings))
             twice = _scored_twice(run, pieces[0], settings)
             noise = [piece for piece in twice if _counts(run, piece.checkpoint)]
-            floors = [noise_floor(p.checkpoint, p.frame, p.counts) for p in twice]
+            floors = [noise_floor(p.checkpoint, p.frame, p.bootstrap) for p in twice]
             within = [floor for floor in floors if _counts(run, floor.kind)]
             floor = Floor(reach=measure(_unchanged_rows(noise, main)), kinds=within)
             for piece in pieces:
@@ -226,12 +225,11 @@ def _check(runs: Sequence[Run], settings: ReportSettings) -> None:
 
 
 def _slices(run: Run, k: int, frame: pd.DataFrame, settings: ReportSettings) -> Iterator[_Slice]:
-    counts = draw_counts(frame["prompt_id"].nunique(), settings.draws, settings.seed)
     kept = None
     for name, rows in frame.groupby("checkpoint", observed=True, sort=False):
         part = rows.reset_index(drop=True)
         kept = kept or _selections(part, settings.seed)
-        yield _Slice(run.name, str(name), k, part, counts, kept)
+        yield _Slice(run.name, str(name), k, part, settings.bootstrap, kept)
 
 
 def _scored_twice(run: Run, piece: _Slice, settings: ReportSettings) -> list[_Slice]:
@@ -240,9 +238,8 @@ def _scored_twice(run: Run, piece: _Slice, settings: ReportSettings) -> list[_Sl
     for kind in run.noise_kinds:
         frame = unchanged_tokens(piece.frame, run, kind)
         kept = {key: replace(s, mask=s.mask[frame.index]) for key, s in piece.kept.items()}
-        counts = draw_counts(frame["prompt_id"].nunique(), settings.draws, settings.seed)
         frame = frame.reset_index(drop=True)
-        found.append(_Slice(run.name, kind, piece.top_k, frame, counts, kept))
+        found.append(_Slice(run.name, kind, piece.top_k, frame, settings.bootstrap, kept))
     return found
 
 
@@ -297,8 +294,8 @@ def _table01(piece: _Slice) -> list[Row]:
     }
     extra: dict[str, Any] = {}
     for outcome, suffix in OUTCOMES:
-        gap = support_gap(frame, "compatibility", piece.counts, outcome=outcome)
-        matched = matched_gap(frame, "compatibility", piece.counts, outcome=outcome)
+        gap = support_gap(frame, "compatibility", piece.bootstrap, outcome=outcome)
+        matched = matched_gap(frame, "compatibility", piece.bootstrap, outcome=outcome)
         row |= _spread("gap", gap.gap, suffix) | _spread("matched_gap", matched.gap, suffix)
         after = matched.balance["difference_after"].abs().max()
         extra = {
@@ -326,7 +323,7 @@ def _table06(piece: _Slice) -> list[Row]:
     for proxy in PROXIES:
         row: Row = piece.key | {"top_k": piece.top_k, "proxy": proxy}
         for outcome, suffix in OUTCOMES:
-            gap = support_gap(piece.frame, proxy, piece.counts, outcome=outcome)
+            gap = support_gap(piece.frame, proxy, piece.bootstrap, outcome=outcome)
             row |= {"n_positions": gap.n_positions} | _spread("gap", gap.gap, suffix)
             row |= {"tied_share": gap.tied_share, "n_high": gap.n_high, "n_low": gap.n_low}
         rows.append(row)
@@ -343,7 +340,7 @@ def _table08(piece: _Slice) -> list[Row]:
     rows = []
     for (selector, budget), selection in piece.kept.items():
         gain, rel = (
-            top_n(piece.frame, selector, budget, piece.counts, outcome=o, selection=selection)
+            top_n(piece.frame, selector, budget, piece.bootstrap, outcome=o, selection=selection)
             for o, _ in OUTCOMES
         )
         row = piece.key | {"top_k": piece.top_k, "selector": selector, "budget": budget}
@@ -379,7 +376,7 @@ def _checkpoint_rows(piece: _Slice, floors: Sequence[NoiseFloor]) -> list[Row]:
     row: Row = piece.key | {"kl_0": frame["kl_0"].mean(), "kl": frame["kl"].mean()}
     for outcome, suffix in OUTCOMES:
         row |= _spread(
-            "gain", mean_interval(kept_means(frame, everywhere, outcome), piece.counts), suffix
+            "gain", interval(kept_means(frame, everywhere, outcome), piece.bootstrap), suffix
         )
     row["gain_rel_median"] = frame["gain_rel"].median()
     row["improved_share"] = float((frame["gain"] > 0).mean())
@@ -430,8 +427,7 @@ def _quadrant_rows(piece: _Slice) -> list[Row]:
             "compatibility": part["compatibility"].mean(),
         }
         rows.append(
-            row
-            | _spread("gain", mean_interval(kept_means(piece.frame, mask, "gain"), piece.counts))
+            row | _spread("gain", interval(kept_means(piece.frame, mask, "gain"), piece.bootstrap))
         )
     return rows
 
@@ -474,7 +470,7 @@ def _beta_gap_q3(piece: _Slice, outcome: Outcome) -> Interval:
 
 
 def _support_gap(piece: _Slice, outcome: Outcome) -> Interval:
-    return support_gap(piece.frame, "compatibility", piece.counts, outcome=outcome).gap
+    return support_gap(piece.frame, "compatibility", piece.bootstrap, outcome=outcome).gap
 
 
 def _budget_difference(piece: _Slice, outcome: Outcome) -> Interval:
@@ -482,7 +478,7 @@ def _budget_difference(piece: _Slice, outcome: Outcome) -> Interval:
         kept_means(piece.frame, piece.kept[selector, ANSWER_BUDGET].mask, outcome)
         for selector in ("teachability", "kl")
     )
-    return difference_interval(by_dl, by_kl, piece.counts)
+    return difference(by_dl, by_kl, piece.bootstrap)
 
 
 ANSWERS: dict[str, Callable[[_Slice, Outcome], Interval]] = {

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from diagnostics.errors import InputError
 from diagnostics.report.analysis import Results
 from diagnostics.report.noise import spread
-from diagnostics.statistics.bootstrap import Floats, Interval, draw_counts, mean_interval
+from diagnostics.statistics.bootstrap import Bootstrap, Interval, interval
 from diagnostics.statistics.budgets import kept_means
 from diagnostics.statistics.gaps import TERTILES, bucket_means, in_q3
 from diagnostics.statistics.noise import farthest
@@ -50,9 +50,9 @@ Draw = Callable[[Results], Figure]
 
 def figure2(results: Results) -> Figure:
     """Gain over D^L and D^I (A), and both on the entropy-KL plane (B, C), first checkpoint."""
-    frame, counts = focus(results)
+    frame, bootstrap = focus(results)
     figure, axes = _canvas(2.8, (1, 1.15, 1.15))
-    _gain_curves(axes[0], frame, counts)
+    _gain_curves(axes[0], frame, bootstrap)
     _noise_band(axes[0], panel_noise(results)["figure2"]["A"])
     for axis, column, symbol, color in (
         (axes[1], "learnable", "$D^L$", LEARNABLE),
@@ -78,11 +78,10 @@ def figure3(results: Results) -> Figure:
 FIGURES: dict[str, Draw] = {"figure2": figure2, "figure3": figure3}
 
 
-def focus(results: Results) -> tuple[pd.DataFrame, Floats]:
-    """The first checkpoint's token table and the draw counts of its run."""
+def focus(results: Results) -> tuple[pd.DataFrame, Bootstrap]:
+    """The first checkpoint's token table and how intervals are made."""
     frame = checkpoint_frame(results, results.tokens["checkpoint"].iloc[0])
-    settings = results.settings
-    return frame, draw_counts(frame["prompt_id"].nunique(), settings.draws, settings.seed)
+    return frame, results.settings.bootstrap
 
 
 def checkpoint_frame(results: Results, name: str) -> pd.DataFrame:
@@ -132,34 +131,32 @@ def panel_noise(results: Results) -> dict[str, dict[str, float]]:
 
 
 def _reach(
-    results: Results, measure: Callable[[pd.DataFrame, Floats], Sequence[Interval]]
+    results: Results, measure: Callable[[pd.DataFrame, Bootstrap], Sequence[Interval]]
 ) -> float:
     """The farthest that intervals of the unchanged tables come from 0; NaN: not measured."""
-    settings = results.settings
     found: list[Interval] = []
     for frame in results.unchanged:
-        counts = draw_counts(frame["prompt_id"].nunique(), settings.draws, settings.seed)
         try:
-            found += measure(frame, counts)
+            found += measure(frame, results.settings.bootstrap)
         except InputError:  # no position of a kind in the sample
             return np.nan
     return farthest(found)
 
 
-def _tenths(frame: pd.DataFrame, counts: Floats) -> list[Interval]:
+def _tenths(frame: pd.DataFrame, bootstrap: Bootstrap) -> list[Interval]:
     """Mean gain by tenths of D^L and of D^I."""
-    tables = [_by_tenth(frame, column, counts) for column in ("learnable", "incompatible")]
+    tables = [_by_tenth(frame, column, bootstrap) for column in ("learnable", "incompatible")]
     return [spread(row, "gain") for table in tables for row in table.to_dict("records")]
 
 
-def _kind_means(frame: pd.DataFrame, counts: Floats) -> list[Interval]:
+def _kind_means(frame: pd.DataFrame, bootstrap: Bootstrap) -> list[Interval]:
     """Mean gain of the kinds of Q3 positions."""
-    return [mean_interval(kept_means(frame, rows, "gain"), counts) for rows in q3_kinds(frame)]
+    return [interval(kept_means(frame, rows, "gain"), bootstrap) for rows in q3_kinds(frame)]
 
 
-def _by_tenth(frame: pd.DataFrame, column: str, counts: Floats) -> pd.DataFrame:
+def _by_tenth(frame: pd.DataFrame, column: str, bootstrap: Bootstrap) -> pd.DataFrame:
     everywhere = np.ones(len(frame), dtype=bool)
-    return bucket_means(frame, column, counts, edges=TENTHS, scope=everywhere)
+    return bucket_means(frame, column, bootstrap, edges=TENTHS, scope=everywhere)
 
 
 def _noise_band(axis: Axes, noise: float, *, vertical: bool = False) -> None:
@@ -173,12 +170,12 @@ def _legend_below(axis: Axes) -> None:
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.0)
 
 
-def _gain_curves(axis: Axes, frame: pd.DataFrame, counts: Floats) -> None:
+def _gain_curves(axis: Axes, frame: pd.DataFrame, bootstrap: Bootstrap) -> None:
     for column, label, color in (
         ("learnable", "$D^L$", LEARNABLE),
         ("incompatible", "$D^I$", INCOMPATIBLE),
     ):
-        table = _by_tenth(frame, column, counts)
+        table = _by_tenth(frame, column, bootstrap)
         axis.plot(table[column], table["gain"], marker="o", color=color, label=label)
         axis.fill_between(
             table[column],
@@ -254,8 +251,8 @@ def _q3_kinds(axis: Axes, results: Results) -> None:
     kinds = ("high $D^L$", "low $D^L$", "high $D^I$")
     for index, name in enumerate(names):
         frame = checkpoint_frame(results, name)
-        _, counts = focus(results)
-        means = _kind_means(frame, counts)
+        _, bootstrap = focus(results)
+        means = _kind_means(frame, bootstrap)
         x = np.arange(len(kinds)) + (index - (len(names) - 1) / 2) * 0.2
         middle = [m.estimate for m in means]
         errors = [[m.estimate - m.low for m in means], [m.high - m.estimate for m in means]]

@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diagnostics.statistics.bootstrap import (
-    Interval,
-    Means,
-    mean_interval,
-)
+from diagnostics.statistics.bootstrap import DEFAULT, Bootstrap, Interval, interval
 from diagnostics.statistics.clusters import prompt_clusters
+from diagnostics.statistics.estimators import Mean
+from diagnostics.statistics.gaps import masked_mean, outcomes
 from diagnostics.statistics.regression import Outcome
+from diagnostics.statistics.results import Result
 from diagnostics.statistics.selectors import (
     Selection,
     Selector,
@@ -23,11 +22,9 @@ from diagnostics.statistics.selectors import (
     select,
 )
 
-Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TopN:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TopN(Result):
     """One row of Table 8.
 
     Fields: `selector`; `budget` rho; `n_kept` = ceil(rho N); `gain` mean over the kept positions,
@@ -57,18 +54,16 @@ def signals_of(frame: pd.DataFrame) -> Signals:
     )
 
 
-def kept_means(frame: pd.DataFrame, kept: NDArray[np.bool_], outcome: Outcome) -> Means:
-    """Per-prompt sums of the gain over kept positions (pos,)."""
-    clusters = prompt_clusters(frame)
-    gain = frame[outcome].to_numpy(dtype=np.float64)
-    return Means(clusters.sums(np.where(kept, gain, 0.0)), clusters.sums(kept.astype(float)))
+def kept_means(frame: pd.DataFrame, kept: NDArray[np.bool_], outcome: Outcome) -> Mean:
+    """The mean gain over kept positions (pos,), as an estimator."""
+    return masked_mean(prompt_clusters(frame), outcomes(frame, outcome, kept), kept)
 
 
 def top_n(
     frame: pd.DataFrame,
     selector: Selector,
     budget: float,
-    counts: Floats,
+    bootstrap: Bootstrap = DEFAULT,
     *,
     outcome: Outcome = "gain",
     seed: int = 0,
@@ -82,7 +77,7 @@ def top_n(
     if selection is None:
         selection = select(selector, budget, signals_of(frame), seed)
     kept = selection.mask
-    gain = mean_interval(kept_means(frame, kept, outcome), counts)
+    gain = interval(kept_means(frame, kept, outcome), bootstrap)
     chosen = frame[kept]
     return TopN(
         selector=selector,

@@ -31,6 +31,10 @@ class Clusters:
         """Sums of `values` (pos,) within each cluster, (clusters,)."""
         return np.bincount(self.of_row, values, self.count).astype(np.float64)
 
+    def sizes(self) -> NDArray[np.float64]:
+        """How many rows each cluster has, (clusters,)."""
+        return np.bincount(self.of_row, minlength=self.count).astype(np.float64)
+
     def subset(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Clusters:
         """The same clusters over some of the rows."""
         return Clusters(names=self.names, of_row=self.of_row[rows])

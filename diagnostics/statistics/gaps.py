@@ -1,4 +1,7 @@
-"""Gaps of gain between high- and low-support positions inside Q3 (Tables 1 and 6, Fig. 4D)."""
+"""Gaps of gain between high- and low-support positions inside Q3 (Tables 1 and 6, Fig. 4D).
+
+Cuts and pairs are made once, in the full sample; a draw resamples prompts with what they hold.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import (
-    Interval,
-    Means,
-    difference_interval,
-    mean_interval,
-)
-from diagnostics.statistics.clusters import prompt_clusters
-from diagnostics.statistics.regression import Outcome
+from diagnostics.statistics.bootstrap import DEFAULT, Bootstrap, Interval, interval
+from diagnostics.statistics.clusters import Clusters, prompt_clusters
+from diagnostics.statistics.estimators import Difference, Mean
+from diagnostics.statistics.regression import Outcome, require_finite
+from diagnostics.statistics.results import Result
 
 Floats = NDArray[np.float64]
 
@@ -26,8 +26,8 @@ TERTILES = (1 / 3, 2 / 3)
 COVARIATES = ("entropy_norm", "disagreement_norm", "relative_position")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Gap(Result):
     """Mean gain of high less low positions.
 
     Fields: `proxy`; `gap` with its interval, nats for outcome gain; `n_positions` in the scope;
@@ -43,8 +43,8 @@ class Gap:
     tied_share: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MatchedGap:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class MatchedGap(Result):
     """Mean within-prompt difference of gain over matched pairs.
 
     Fields: `gap` with its interval; `pairs`; `prompt_share` of all prompts that contribute a pair;
@@ -71,23 +71,53 @@ def in_q3(frame: pd.DataFrame) -> NDArray[np.bool_]:
     return rows
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """A high and a low side of some rows, each (pos,) bool; `tied` rows lie exactly on a cut."""
+
+    rows: NDArray[np.bool_]
+    high: NDArray[np.bool_]
+    low: NDArray[np.bool_]
+    tied: NDArray[np.bool_]
+
+    def gap(self, clusters: Clusters, values: Floats) -> Difference:
+        """Mean of `values` (pos,) over the high side less that over the low one."""
+        return Difference(
+            masked_mean(clusters, values, self.high), masked_mean(clusters, values, self.low)
+        )
+
+
 def support_gap(
     frame: pd.DataFrame,
     proxy: str,
-    counts: Floats,
+    bootstrap: Bootstrap = DEFAULT,
     *,
     outcome: Outcome = "gain",
     cuts: tuple[float, float] = TERTILES,
 ) -> Gap:
     """High-low gap inside Q3: high at or above the upper cut of `proxy`, low at or below the lower.
 
-    Raises InputError when the proxy is constant in Q3.
+    `cuts` are quantiles: the tertiles, (0.5, 0.5) for a median split, (0.25, 0.75) for quartiles.
+    Raises InputError when the proxy is constant in Q3, or a value is not finite.
     """
+    split = support_split(frame, proxy, cuts)
+    estimator = split.gap(prompt_clusters(frame), outcomes(frame, outcome, split.rows))
+    return Gap(
+        proxy=proxy,
+        gap=interval(estimator, bootstrap),
+        n_positions=int(split.rows.sum()),
+        n_high=int(split.high.sum()),
+        n_low=int(split.low.sum()),
+        tied_share=float(split.tied.sum() / split.rows.sum()),
+    )
+
+
+def support_split(frame: pd.DataFrame, proxy: str, cuts: tuple[float, float] = TERTILES) -> Split:
+    """The sides of `support_gap`."""
     rows = in_q3(frame)
-    clusters = prompt_clusters(frame)
     values = frame[proxy].to_numpy(dtype=np.float64)
+    require_finite(values[rows], proxy, frame, rows)
     low_cut, high_cut = np.quantile(values[rows], cuts)
-    high, low = rows & (values >= high_cut), rows & (values <= low_cut)
     if values[rows].min() == values[rows].max():
         raise InputError(
             where=f"gap by {proxy}",
@@ -95,43 +125,85 @@ def support_gap(
             got=f"{values[rows][0]:g} everywhere",
             fix="choose a smaller support size or another proxy",
         )
-    gain = frame[outcome].to_numpy(dtype=np.float64)
-
-    def side(mask: NDArray[np.bool_]) -> Means:
-        return Means(clusters.sums(np.where(mask, gain, 0.0)), clusters.sums(mask.astype(float)))
-
+    high, low = rows & (values >= high_cut), rows & (values <= low_cut)
     tied = rows & ((values == high_cut) | (values == low_cut))
-    return Gap(
-        proxy=proxy,
-        gap=difference_interval(side(high), side(low), counts),
-        n_positions=int(rows.sum()),
-        n_high=int(high.sum()),
-        n_low=int(low.sum()),
-        tied_share=float(tied.sum() / rows.sum()),
-    )
+    return Split(rows=rows, high=high, low=low, tied=tied)
+
+
+def outcomes(frame: pd.DataFrame, outcome: Outcome, rows: NDArray[np.bool_]) -> Floats:
+    """The outcome (pos,), refused where it is not finite in `rows`."""
+    values: Floats = frame[outcome].to_numpy(dtype=np.float64)
+    require_finite(values[rows], outcome, frame, rows)
+    return values
+
+
+def masked_mean(clusters: Clusters, values: Floats, mask: NDArray[np.bool_]) -> Mean:
+    """The mean of `values` (pos,) over `mask` (pos,), as an estimator."""
+    chosen = clusters.subset(mask)
+    return Mean(chosen.sums(values[mask]), chosen.sizes())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """Matched pairs inside Q3: row numbers of the frame, (pairs,) each.
+
+    Fields: `high`; `low` the nearest to each; `rows` (q3,) all of Q3 and `above` (q3,) bool which
+    of them lie above their prompt's median proxy.
+    """
+
+    high: NDArray[np.int64]
+    low: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    above: NDArray[np.bool_]
+
+    def difference(self, clusters: Clusters, values: Floats) -> Mean:
+        """Mean of `values` (pos,) at high less at low positions, over pairs."""
+        owners = clusters.subset(self.high)
+        return Mean(owners.sums(values[self.high] - values[self.low]), owners.sizes())
 
 
 def matched_gap(
-    frame: pd.DataFrame, proxy: str, counts: Floats, *, outcome: Outcome = "gain"
+    frame: pd.DataFrame,
+    proxy: str,
+    bootstrap: Bootstrap = DEFAULT,
+    *,
+    outcome: Outcome = "gain",
+    pairs: Pairs | None = None,
 ) -> MatchedGap:
     """Matched gap inside Q3 (Table 1).
 
     Within each prompt, positions above the prompt's median of `proxy` are each paired, with
     replacement, with the nearest position not above it in (H~, D~, relative position), Euclidean.
-    Equal distances: the earlier context and position. Raises InputError when no prompt has a pair.
+    Equal distances: the earlier context and position. `pairs` may hold them where the caller has
+    them. Raises InputError when no prompt has a pair.
     """
-    rows = np.flatnonzero(in_q3(frame))
     clusters = prompt_clusters(frame)
+    pairs = pairs or matched_pairs(frame, proxy, clusters)
+    estimator = pairs.difference(clusters, outcomes(frame, outcome, in_q3(frame)))
+    return MatchedGap(
+        gap=interval(estimator, bootstrap),
+        pairs=len(pairs.high),
+        prompt_share=float((estimator.count > 0).sum() / clusters.count),
+        balance=_balance(frame[list(COVARIATES)].to_numpy(dtype=np.float64), pairs),
+    )
+
+
+def matched_pairs(frame: pd.DataFrame, proxy: str, clusters: Clusters | None = None) -> Pairs:
+    """The pairs of `matched_gap`; they know no gain, so every checkpoint shares them."""
+    clusters = clusters or prompt_clusters(frame)
+    inside = in_q3(frame)
+    for name in (proxy, *COVARIATES):
+        require_finite(frame[name].to_numpy(dtype=np.float64)[inside], name, frame, inside)
+    rows = np.flatnonzero(inside)
     names = frame["context_id"].astype(str).to_numpy()[rows]
-    order = np.lexsort((frame["position"].to_numpy()[rows], names, clusters.of_row[rows]))
-    rows = rows[order]
+    rows = rows[np.lexsort((frame["position"].to_numpy()[rows], names, clusters.of_row[rows]))]
     owner = clusters.of_row[rows]
     values = frame[proxy].to_numpy(dtype=np.float64)[rows]
     points = frame[list(COVARIATES)].to_numpy(dtype=np.float64)[rows]  # (q3, 3)
     starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
     edges = [*starts.tolist(), len(rows)]
-    pairs = [_pairs(values, points, start, end) for start, end in pairwise(edges)]
-    high, low = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    found = [_pairs(values, points, start, end) for start, end in pairwise(edges)]
+    high, low = (np.concatenate(side) for side in zip(*found, strict=True))
     if not len(high):
         raise InputError(
             where=f"matched gap by {proxy}",
@@ -139,25 +211,14 @@ def matched_gap(
             got="none",
             fix="score longer or more contexts",
         )
-    gain = frame[outcome].to_numpy(dtype=np.float64)[rows]
-    difference = np.zeros(len(rows))
-    difference[high] = gain[high] - gain[low]
-    paired = np.zeros(len(rows))
-    paired[high] = 1.0
-    sums, sizes = (clusters.subset(rows).sums(values) for values in (difference, paired))
     medians = pd.Series(values).groupby(owner).transform("median").to_numpy()
-    return MatchedGap(
-        gap=mean_interval(Means(sums, sizes), counts),
-        pairs=len(high),
-        prompt_share=float((sizes > 0).sum() / clusters.count),
-        balance=_balance(points, high, low, values > medians),
-    )
+    return Pairs(high=rows[high], low=rows[low], rows=rows, above=values > medians)
 
 
 def bucket_means(
     frame: pd.DataFrame,
     column: str,
-    counts: Floats,
+    bootstrap: Bootstrap = DEFAULT,
     *,
     buckets: int = 4,
     edges: Sequence[float] | None = None,
@@ -181,8 +242,7 @@ def bucket_means(
     for index in range(len(edges) + 1):
         mask = rows & (bucket == index)
         if mask.any():
-            sums = clusters.sums(np.where(mask, gain, 0.0))
-            mean = mean_interval(Means(sums, clusters.sums(mask.astype(float))), counts)
+            mean = interval(masked_mean(clusters, gain, mask), bootstrap)
             middle = float(values[mask].mean())
             table.append((index + 1, int(mask.sum()), middle, mean.estimate, mean.low, mean.high))
     return pd.DataFrame(table, columns=["bucket", "n", column, "gain", "gain_low", "gain_high"])
@@ -201,20 +261,19 @@ def _pairs(
     return high, low[distance.argmin(axis=1)]
 
 
-def _balance(
-    points: Floats, high: NDArray[np.int64], low: NDArray[np.int64], above: NDArray[np.bool_]
-) -> pd.DataFrame:
-    """Covariate balance before and after matching."""
-    spread = points.std(axis=0)
-    all_low, matched, top = points[~above].mean(axis=0), points[low].mean(axis=0), points[high]
+def _balance(points: Floats, pairs: Pairs) -> pd.DataFrame:
+    """Covariate balance before and after matching, for covariates (pos, 3)."""
+    spread = points[pairs.rows].std(axis=0)
+    all_low = points[pairs.rows[~pairs.above]].mean(axis=0)
+    matched, high = points[pairs.low].mean(axis=0), points[pairs.high].mean(axis=0)
     safe = np.where(spread > 0, spread, 1.0)
     return pd.DataFrame(
         {
             "covariate": COVARIATES,
-            "high_mean": top.mean(axis=0),
+            "high_mean": high,
             "low_mean": all_low,
             "matched_low_mean": matched,
-            "difference_before": (top.mean(axis=0) - all_low) / safe,
-            "difference_after": (top.mean(axis=0) - matched) / safe,
+            "difference_before": (high - all_low) / safe,
+            "difference_after": (high - matched) / safe,
         }
     )

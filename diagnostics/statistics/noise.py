@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
 from diagnostics.scoring.run import BATCH, Run
-from diagnostics.statistics.bootstrap import Floats, Interval, mean_interval
+from diagnostics.statistics.bootstrap import DEFAULT, Bootstrap, Interval, interval
 from diagnostics.statistics.budgets import kept_means
+from diagnostics.statistics.results import Result
 from diagnostics.statistics.tokens import RELATIVE_EPSILON
 
 PRECISION = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}  # significant bits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoiseFloor:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class NoiseFloor(Result):
     """Gains of an unchanged checkpoint, in nats.
 
     Fields: `kind` of noise (`batch` or another dtype); `n_contexts` and `n_positions` that were
@@ -45,8 +46,8 @@ class NoiseFloor:
     max: float
 
 
-def noise_floor(kind: str, unchanged: pd.DataFrame, counts: Floats) -> NoiseFloor:
-    """The floor of one kind from its `unchanged_tokens`; draw counts are (draws, clusters)."""
+def noise_floor(kind: str, unchanged: pd.DataFrame, bootstrap: Bootstrap = DEFAULT) -> NoiseFloor:
+    """The floor of one kind from its `unchanged_tokens`."""
     sizes = unchanged["gain"].abs().to_numpy()
     everywhere = np.ones(len(unchanged), dtype=bool)
     q50, q90, q99 = (float(q) for q in np.quantile(sizes, (0.5, 0.9, 0.99)))
@@ -54,7 +55,7 @@ def noise_floor(kind: str, unchanged: pd.DataFrame, counts: Floats) -> NoiseFloo
         kind=kind,
         n_contexts=int(unchanged["context_id"].nunique()),
         n_positions=len(unchanged),
-        mean=mean_interval(kept_means(unchanged, everywhere, "gain"), counts),
+        mean=interval(kept_means(unchanged, everywhere, "gain"), bootstrap),
         q50=q50,
         q90=q90,
         q99=q99,

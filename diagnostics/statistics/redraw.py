@@ -1,7 +1,7 @@
 """The bootstrap that redoes everything in each draw: cut points, normalisation, z-scores.
 
 Slow by design (one whole analysis a draw), for any statistic at all. Its draws are those of
-`bootstrap.draw_counts`, so both intervals of one statistic are of the same resampled prompts.
+`bootstrap.Bootstrap`, so both intervals of one statistic are of the same resampled prompts.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from diagnostics.statistics.bootstrap import (
+    DEFAULT,
+    Bootstrap,
     Interval,
-    draw_counts,
     no_interval,
     percentile_interval,
 )
@@ -24,7 +25,7 @@ Statistic = Callable[[pd.DataFrame], float]
 
 
 def redrawn_interval(
-    frame: pd.DataFrame, statistic: Statistic, *, draws: int = 2000, seed: int = 0
+    frame: pd.DataFrame, statistic: Statistic, bootstrap: Bootstrap = DEFAULT
 ) -> Interval:
     """A statistic of one checkpoint's token table with quadrants and norms redone in each draw.
 
@@ -32,16 +33,16 @@ def redrawn_interval(
     """
     clusters = prompt_clusters(frame)
     estimate = statistic(frame)
-    single = no_interval(estimate, clusters.count)
-    if single is not None:
-        return single
+    if clusters.count < 2:
+        return no_interval(estimate, clusters.count)
     order = np.argsort(clusters.of_row, kind="stable")
     ends = np.cumsum(np.bincount(clusters.of_row, minlength=clusters.count))
     rows = np.split(order, ends[:-1])
     values = []
-    for counts in draw_counts(clusters.count, draws, seed):
-        chosen = np.repeat(np.arange(clusters.count), counts.astype(np.int64))
-        values.append(statistic(_resampled(frame, [rows[c] for c in chosen])))
+    for block in bootstrap.blocks(clusters.count):
+        for counts in block.astype(np.int64):
+            chosen = np.repeat(np.arange(clusters.count), counts)
+            values.append(statistic(_resampled(frame, [rows[c] for c in chosen])))
     return percentile_interval(estimate, np.asarray(values))
 
 

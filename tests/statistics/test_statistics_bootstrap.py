@@ -14,25 +14,25 @@ from scipy import stats
 
 from diagnostics.errors import InputError
 from diagnostics.statistics.bootstrap import (
+    Bootstrap,
     Interval,
-    Means,
-    difference_interval,
+    difference,
     draw_counts,
-    mean_interval,
+    interval,
     percentile_interval,
-    ratio,
 )
 from diagnostics.statistics.clusters import prompt_clusters
+from diagnostics.statistics.estimators import Mean, ratio
 
 BRUTE = 1e-10  # ratios of sums against means of concatenated rows
 
 few = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
 
-def means_of(frame: pd.DataFrame, rows: np.ndarray) -> Means:
+def means_of(frame: pd.DataFrame, rows: np.ndarray) -> Mean:
     clusters = prompt_clusters(frame)
     gain = frame["gain"].to_numpy()
-    return Means(clusters.sums(np.where(rows, gain, 0.0)), clusters.sums(rows.astype(float)))
+    return Mean(clusters.sums(np.where(rows, gain, 0.0)), clusters.sums(rows.astype(float)))
 
 
 def test_several_rollouts_of_a_prompt_are_one_cluster(frame: pd.DataFrame) -> None:
@@ -115,7 +115,7 @@ def test_draws_are_with_replacement_and_even() -> None:
 
 
 def test_mean_interval_equals_concatenated_rows(frame: pd.DataFrame, counts: np.ndarray) -> None:
-    got = mean_interval(means_of(frame, np.ones(len(frame), dtype=bool)), counts)
+    got = interval(means_of(frame, np.ones(len(frame), dtype=bool)), Bootstrap(counts=counts))
     draws = reference.brute_force(frame, counts, lambda f: f["gain"].mean())
     low, high = reference.percentiles(draws)
     assert got.estimate == pytest.approx(frame["gain"].mean(), abs=BRUTE)
@@ -133,7 +133,7 @@ def test_difference_interval_equals_concatenated_rows(
         one = drawn["gain"][drawn["compatibility"] > 0.7].mean()
         return float(one - drawn["gain"][drawn["compatibility"] < 0.5].mean())
 
-    got = difference_interval(means_of(frame, first), means_of(frame, second), counts)
+    got = difference(means_of(frame, first), means_of(frame, second), Bootstrap(counts=counts))
     low, high = reference.percentiles(reference.brute_force(frame, counts, statistic))
     assert got.estimate == pytest.approx(statistic(frame), abs=BRUTE)
     assert (got.low, got.high) == pytest.approx((low, high), abs=BRUTE)
@@ -143,13 +143,13 @@ def test_difference_of_a_mean_and_itself_is_zero_in_every_draw(
     frame: pd.DataFrame, counts: np.ndarray
 ) -> None:
     side = means_of(frame, np.ones(len(frame), dtype=bool))
-    assert difference_interval(side, side, counts) == Interval(0.0, 0.0, 0.0)
+    assert difference(side, side, Bootstrap(counts=counts)) == Interval(0.0, 0.0, 0.0)
 
 
 def test_permuted_rows_give_the_same_interval(frame: pd.DataFrame, counts: np.ndarray) -> None:
     other = reference.permuted(frame, seed=2)
     whole = np.ones(len(frame), dtype=bool)
-    here, there = (mean_interval(means_of(f, whole), counts) for f in (frame, other))
+    here, there = (interval(means_of(f, whole), Bootstrap(counts=counts)) for f in (frame, other))
     assert (there.estimate, there.low, there.high) == pytest.approx(
         (here.estimate, here.low, here.high), abs=BRUTE
     )
@@ -162,7 +162,7 @@ def test_prompt_column_type_does_not_change_the_interval(
     assert names != sorted(names)
     other = frame.assign(prompt_id=pd.Categorical(frame["prompt_id"], categories=names))
     whole = np.ones(len(frame), dtype=bool)
-    here, there = (mean_interval(means_of(f, whole), counts) for f in (frame, other))
+    here, there = (interval(means_of(f, whole), Bootstrap(counts=counts)) for f in (frame, other))
     assert (there.low, there.high) == pytest.approx((here.low, here.high), abs=BRUTE)
 
 
@@ -170,14 +170,14 @@ def test_relabelled_prompts_keep_the_point_estimate(
     frame: pd.DataFrame, counts: np.ndarray
 ) -> None:
     whole = np.ones(len(frame), dtype=bool)
-    other = mean_interval(means_of(reference.relabelled(frame), whole), counts)
+    other = interval(means_of(reference.relabelled(frame), whole), Bootstrap(counts=counts))
     assert other.estimate == pytest.approx(frame["gain"].mean(), abs=BRUTE)
 
 
 def test_interval_of_many_equal_clusters_is_near_the_normal_one() -> None:
     # 150 clusters of one position: the percentile interval is about mean +- 1.96 s / sqrt(n).
     values = np.random.default_rng(3).normal(size=150)
-    got = mean_interval(Means(values, np.ones(150)), draw_counts(150, 4000, seed=1))
+    got = interval(Mean(values, np.ones(150)), Bootstrap(counts=draw_counts(150, 4000, seed=1)))
     half = 1.96 * values.std() / math.sqrt(150)
     assert got.low == pytest.approx(values.mean() - half, abs=0.1 * half)  # Monte Carlo, 4000 draws
     assert got.high == pytest.approx(values.mean() + half, abs=0.1 * half)
@@ -187,13 +187,15 @@ def test_pooled_mean_weighs_positions_not_prompts_by_hand() -> None:
     # Prompts with gains (1, 1, 1) and (5): pooled (3 + 5) / 4 = 2, not (1 + 5) / 2 = 3.
     # Draws: first twice 1, one of each 2, second twice 5; quantiles of (1, 2, 5) at 0.025, 0.975.
     counts = np.array([[2.0, 0], [1, 1], [0, 2]])
-    got = mean_interval(Means(np.array([3.0, 5]), np.array([3.0, 1])), counts)
+    got = interval(Mean(np.array([3.0, 5]), np.array([3.0, 1])), Bootstrap(counts=counts))
     assert got.estimate == 2
     assert (got.low, got.high) == pytest.approx((1.05, 4.85), abs=BRUTE)
 
 
 def test_one_prompt_has_no_interval_for_a_mean() -> None:
-    got = mean_interval(Means(np.array([3.0]), np.array([2.0])), draw_counts(1, 100, seed=0))
+    got = interval(
+        Mean(np.array([3.0]), np.array([2.0])), Bootstrap(counts=draw_counts(1, 100, seed=0))
+    )
     assert got.estimate == 1.5
     assert math.isnan(got.low)
     assert math.isnan(got.high)
@@ -201,8 +203,8 @@ def test_one_prompt_has_no_interval_for_a_mean() -> None:
 
 
 def test_one_prompt_has_no_interval_for_a_difference() -> None:
-    first, second = Means(np.array([3.0]), np.array([2.0])), Means(np.array([1.0]), np.array([4.0]))
-    got = difference_interval(first, second, draw_counts(1, 100, seed=0))
+    first, second = Mean(np.array([3.0]), np.array([2.0])), Mean(np.array([1.0]), np.array([4.0]))
+    got = difference(first, second, Bootstrap(counts=draw_counts(1, 100, seed=0)))
     assert got.estimate == 1.25
     assert math.isnan(got.low)
     assert math.isnan(got.high)
@@ -212,14 +214,17 @@ def test_one_prompt_has_no_interval_for_a_difference() -> None:
 def test_empty_side_of_a_draw_gives_no_interval() -> None:
     # Only prompt 0 has positions on the first side: draws 1 and 2 lack it.
     counts = np.array([[2.0, 0, 1], [0, 1, 2], [0, 3, 0], [1, 1, 1]])
-    first = Means(np.array([4.0, 0, 0]), np.array([2.0, 0, 0]))
-    second = Means(np.array([1.0, 1, 1]), np.array([1.0, 1, 1]))
-    for got in (mean_interval(first, counts), difference_interval(first, second, counts)):
+    first = Mean(np.array([4.0, 0, 0]), np.array([2.0, 0, 0]))
+    second = Mean(np.array([1.0, 1, 1]), np.array([1.0, 1, 1]))
+    for got in (
+        interval(first, Bootstrap(counts=counts)),
+        difference(first, second, Bootstrap(counts=counts)),
+    ):
         assert math.isnan(got.low)
         assert math.isnan(got.high)
         assert got.reason == "2 of 4 draws have too few positions"
-    assert difference_interval(first, second, counts).estimate == 1.0
-    assert difference_interval(second, first, counts).estimate == -1.0
+    assert difference(first, second, Bootstrap(counts=counts)).estimate == 1.0
+    assert difference(second, first, Bootstrap(counts=counts)).estimate == -1.0
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -11,7 +11,7 @@ import pytest
 import statistics_reference as reference
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import draw_counts
+from diagnostics.statistics.bootstrap import Bootstrap, draw_counts
 from diagnostics.statistics.budgets import signals_of, top_n
 from diagnostics.statistics.selectors import select
 
@@ -56,7 +56,7 @@ def test_row_of_table_8_equals_the_slow_definition(
     frame: pd.DataFrame, counts: np.ndarray, name: str, budget: float
 ) -> None:
     rows = frame.iloc[slow_choice(frame, name, budget)]
-    got = top_n(frame, name, budget, counts)
+    got = top_n(frame, name, budget, Bootstrap(counts=counts))
     gain = math.fsum(rows["gain"]) / len(rows)
     assert (got.selector, got.budget, got.n_kept) == (name, budget, len(rows))
     assert got.gain.estimate == pytest.approx(gain, abs=SUMS)
@@ -75,7 +75,7 @@ def test_interval_equals_concatenated_rows_of_the_kept(
     kept[slow_choice(frame, name, 0.5)] = True
     labelled = frame.assign(kept=kept)
     draws = reference.brute_force(labelled, counts, lambda f: f["gain"][f["kept"]].mean())
-    got = top_n(frame, name, 0.5, counts).gain
+    got = top_n(frame, name, 0.5, Bootstrap(counts=counts)).gain
     assert (got.low, got.high) == pytest.approx(reference.percentiles(draws), abs=SUMS)
 
 
@@ -85,7 +85,7 @@ def test_permuted_rows_give_the_same_row(
     frame: pd.DataFrame, counts: np.ndarray, name: str, budget: float
 ) -> None:
     other = reference.permuted(frame, seed=8)
-    here, there = (top_n(f, name, budget, counts, seed=2) for f in (frame, other))
+    here, there = (top_n(f, name, budget, Bootstrap(counts=counts), seed=2) for f in (frame, other))
     assert there.n_kept == here.n_kept
     assert there.tied_share == here.tied_share
     for field in ("q3_share", "gain_per_keep", "entropy_norm", "disagreement_norm"):
@@ -99,7 +99,9 @@ def test_permuted_rows_give_the_same_row(
 def test_relabelled_prompts_keep_the_point_estimate(
     frame: pd.DataFrame, counts: np.ndarray, name: str
 ) -> None:
-    here, there = (top_n(f, name, 0.2, counts) for f in (frame, reference.relabelled(frame)))
+    here, there = (
+        top_n(f, name, 0.2, Bootstrap(counts=counts)) for f in (frame, reference.relabelled(frame))
+    )
     assert there.gain.estimate == pytest.approx(here.gain.estimate, abs=SUMS)
 
 
@@ -107,7 +109,7 @@ def test_relabelled_prompts_keep_the_point_estimate(
 def test_whole_budget_gives_the_mean_of_all_positions(
     frame: pd.DataFrame, counts: np.ndarray, name: str
 ) -> None:
-    got = top_n(frame, name, 1.0, counts)
+    got = top_n(frame, name, 1.0, Bootstrap(counts=counts))
     assert got.n_kept == len(frame)
     assert got.gain.estimate == pytest.approx(frame["gain"].mean(), abs=SUMS)
     assert got.gain_per_keep == pytest.approx(frame["gain"].mean(), abs=SUMS)
@@ -115,13 +117,14 @@ def test_whole_budget_gives_the_mean_of_all_positions(
 
 
 def test_unchanged_checkpoint_gains_nothing(frame: pd.DataFrame, counts: np.ndarray) -> None:
-    got = top_n(frame.assign(gain=0.0), "teachability", 0.5, counts)
+    got = top_n(frame.assign(gain=0.0), "teachability", 0.5, Bootstrap(counts=counts))
     assert (got.gain.estimate, got.gain.low, got.gain.high, got.gain_per_keep) == (0, 0, 0, 0)
 
 
 def test_outcome_does_not_change_what_is_kept(frame: pd.DataFrame, counts: np.ndarray) -> None:
     gain, relative = (
-        top_n(frame, "tip", 0.1, counts, outcome=outcome) for outcome in ("gain", "gain_rel")
+        top_n(frame, "tip", 0.1, Bootstrap(counts=counts), outcome=outcome)
+        for outcome in ("gain", "gain_rel")
     )
     assert (gain.q3_share, gain.entropy_norm) == (relative.q3_share, relative.entropy_norm)
     rows = frame.iloc[slow_choice(frame, "tip", 0.1)]
@@ -132,11 +135,15 @@ def test_selection_that_is_given_equals_the_one_that_is_made(
     frame: pd.DataFrame, counts: np.ndarray
 ) -> None:
     selection = select("kl", 0.2, signals_of(frame), seed=0)
-    assert top_n(frame, "kl", 0.2, counts, selection=selection) == top_n(frame, "kl", 0.2, counts)
+    assert top_n(frame, "kl", 0.2, Bootstrap(counts=counts), selection=selection) == top_n(
+        frame, "kl", 0.2, Bootstrap(counts=counts)
+    )
 
 
 def test_random_rows_differ_by_seed_and_repeat(frame: pd.DataFrame, counts: np.ndarray) -> None:
-    first, again, other = (top_n(frame, "random", 0.2, counts, seed=s) for s in (1, 1, 2))
+    first, again, other = (
+        top_n(frame, "random", 0.2, Bootstrap(counts=counts), seed=s) for s in (1, 1, 2)
+    )
     assert first == again
     assert first.gain.estimate != other.gain.estimate
 
@@ -147,7 +154,7 @@ def test_one_kept_position_has_no_interval_because_draws_lack_it(frame: pd.DataF
     row = slow_choice(frame, "kl", 0.001)[0]
     prompt = sorted(set(frame["prompt_id"])).index(frame["prompt_id"].iloc[row])
     missing = int((counts[:, prompt] == 0).sum())
-    got = top_n(frame, "kl", 0.001, counts)
+    got = top_n(frame, "kl", 0.001, Bootstrap(counts=counts))
     assert got.n_kept == 1
     assert got.gain.estimate == pytest.approx(frame["gain"].iloc[row], abs=SUMS)
     assert math.isnan(got.gain.low)
@@ -155,14 +162,16 @@ def test_one_kept_position_has_no_interval_because_draws_lack_it(frame: pd.DataF
 
 
 def test_one_prompt_has_no_interval(frame: pd.DataFrame) -> None:
-    got = top_n(frame.assign(prompt_id="only"), "kl", 0.2, draw_counts(1, 20, seed=0)).gain
+    got = top_n(
+        frame.assign(prompt_id="only"), "kl", 0.2, Bootstrap(counts=draw_counts(1, 20, seed=0))
+    ).gain
     assert math.isnan(got.low)
     assert got.reason == "1 prompt: no interval from one cluster"
 
 
 def test_budget_outside_zero_to_one_is_refused(frame: pd.DataFrame, counts: np.ndarray) -> None:
     with pytest.raises(InputError) as caught:
-        top_n(frame, "kl", 1.5, counts)
+        top_n(frame, "kl", 1.5, Bootstrap(counts=counts))
     assert str(caught.value) == (
         "--budget: expected a share of positions in (0, 1], got 1.5; write 5 % as 0.05"
     )

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import Interval, draw_counts
+from diagnostics.statistics.bootstrap import Bootstrap, Interval, draw_counts
 from diagnostics.statistics.gaps import bucket_means, in_q3, matched_gap, support_gap
 
 SUMS = 1e-10  # ratios of sums against means of rows in another order
@@ -78,7 +78,7 @@ def test_gap_equals_the_slow_definition(
 ) -> None:
     rows = q3_rows(frame)
     low, high = (reference.quantile([r[proxy] for r in rows], q) for q in (1 / 3, 2 / 3))
-    got = support_gap(frame, proxy, counts, outcome=outcome)
+    got = support_gap(frame, proxy, Bootstrap(counts=counts), outcome=outcome)
     assert got.gap.estimate == pytest.approx(slow_gap(rows, proxy, low, high, outcome), abs=SUMS)
     assert got.proxy == proxy
     assert got.n_positions == len(rows)
@@ -95,7 +95,7 @@ def test_gap_interval_equals_concatenated_rows_with_cuts_of_the_full_sample(
     values = [r[proxy] for r in q3_rows(frame)]
     low, high = (reference.quantile(values, q) for q in (1 / 3, 2 / 3))
     draws = reference.brute_force(frame, counts, lambda f: slow_gap(q3_rows(f), proxy, low, high))
-    got = support_gap(frame, proxy, counts).gap
+    got = support_gap(frame, proxy, Bootstrap(counts=counts)).gap
     assert (got.low, got.high) == pytest.approx(reference.percentiles(draws), abs=SUMS)
 
 
@@ -130,23 +130,30 @@ def test_positions_outside_q3_play_no_part(frame: pd.DataFrame, counts: np.ndarr
         gain=frame["gain"].mask(outside, 1e6), overlap=frame["overlap"].mask(outside, -5.0)
     )
     for gap in (support_gap, matched_gap):
-        assert gap(changed, "overlap", counts).gap == gap(frame, "overlap", counts).gap
+        assert (
+            gap(changed, "overlap", Bootstrap(counts=counts)).gap
+            == gap(frame, "overlap", Bootstrap(counts=counts)).gap
+        )
 
 
 def test_other_cuts_are_taken_as_given(frame: pd.DataFrame, counts: np.ndarray) -> None:
     rows = q3_rows(frame)
     low, high = (reference.quantile([r["compatibility"] for r in rows], q) for q in (0.1, 0.9))
-    got = support_gap(frame, "compatibility", counts, cuts=(0.1, 0.9)).gap
+    got = support_gap(frame, "compatibility", Bootstrap(counts=counts), cuts=(0.1, 0.9)).gap
     expected = slow_gap(rows, "compatibility", low, high)
     assert got.estimate == pytest.approx(expected, abs=SUMS)
 
 
 def test_overlap_gap_is_jaccard_gap(frame: pd.DataFrame, counts: np.ndarray) -> None:
-    overlap, jaccard = (support_gap(frame, name, counts) for name in ("overlap", "jaccard"))
+    overlap, jaccard = (
+        support_gap(frame, name, Bootstrap(counts=counts)) for name in ("overlap", "jaccard")
+    )
     assert overlap.gap == jaccard.gap
     assert (overlap.n_high, overlap.n_low) == (jaccard.n_high, jaccard.n_low)
     assert overlap.tied_share == jaccard.tied_share
-    matched = [matched_gap(frame, name, counts) for name in ("overlap", "jaccard")]
+    matched = [
+        matched_gap(frame, name, Bootstrap(counts=counts)) for name in ("overlap", "jaccard")
+    ]
     assert matched[0].gap == matched[1].gap
 
 
@@ -171,7 +178,9 @@ def test_overlap_gap_is_jaccard_gap_for_any_counts(shared: list[int], k: int) ->
 def test_permuted_rows_give_the_same_gap(
     frame: pd.DataFrame, counts: np.ndarray, gap: Callable, proxy: str
 ) -> None:
-    here, there = (gap(f, proxy, counts) for f in (frame, reference.permuted(frame, seed=4)))
+    here, there = (
+        gap(f, proxy, Bootstrap(counts=counts)) for f in (frame, reference.permuted(frame, seed=4))
+    )
     assert bounds(there.gap) == pytest.approx(bounds(here.gap), abs=SUMS)
 
 
@@ -179,7 +188,10 @@ def test_permuted_rows_give_the_same_gap(
 def test_relabelled_prompts_keep_the_point_estimate(
     frame: pd.DataFrame, counts: np.ndarray, gap: Callable
 ) -> None:
-    here, there = (gap(f, "compatibility", counts) for f in (frame, reference.relabelled(frame)))
+    here, there = (
+        gap(f, "compatibility", Bootstrap(counts=counts))
+        for f in (frame, reference.relabelled(frame))
+    )
     assert there.gap.estimate == pytest.approx(here.gap.estimate, abs=SUMS)
 
 
@@ -189,7 +201,7 @@ def test_gain_that_is_the_same_everywhere_has_gap_zero(
 ) -> None:
     # 0 for an unchanged checkpoint, 0.25 for one that improved every position alike.
     for gain in (0.0, 0.25):
-        got = gap(frame.assign(gain=gain), "compatibility", counts).gap
+        got = gap(frame.assign(gain=gain), "compatibility", Bootstrap(counts=counts)).gap
         assert bounds(got) == pytest.approx((0, 0, 0), abs=SUMS)
 
 
@@ -197,20 +209,26 @@ def test_gain_that_is_the_same_everywhere_has_gap_zero(
 def test_constant_added_to_the_gain_keeps_the_gap(
     frame: pd.DataFrame, counts: np.ndarray, gap: Callable
 ) -> None:
-    here = gap(frame, "compatibility", counts).gap
-    there = gap(frame.assign(gain=frame["gain"] + 3), "compatibility", counts).gap
+    here = gap(frame, "compatibility", Bootstrap(counts=counts)).gap
+    there = gap(frame.assign(gain=frame["gain"] + 3), "compatibility", Bootstrap(counts=counts)).gap
     assert bounds(there) == pytest.approx(bounds(here), abs=SUMS)
 
 
 def test_mirrored_proxy_turns_the_gap(frame: pd.DataFrame, counts: np.ndarray) -> None:
     mirrored = frame.assign(mirror=-frame["compatibility"])
-    here, there = (support_gap(mirrored, n, counts).gap for n in ("compatibility", "mirror"))
+    here, there = (
+        support_gap(mirrored, n, Bootstrap(counts=counts)).gap for n in ("compatibility", "mirror")
+    )
     assert bounds(there) == pytest.approx((-here.estimate, -here.high, -here.low), abs=SUMS)
 
 
 @pytest.mark.parametrize("gap", [support_gap, matched_gap])
 def test_one_prompt_has_no_interval(frame: pd.DataFrame, gap: Callable) -> None:
-    got = gap(frame.assign(prompt_id="only"), "compatibility", draw_counts(1, 20, seed=0)).gap
+    got = gap(
+        frame.assign(prompt_id="only"),
+        "compatibility",
+        Bootstrap(counts=draw_counts(1, 20, seed=0)),
+    ).gap
     assert math.isfinite(got.estimate)
     assert math.isnan(got.low)
     assert math.isnan(got.high)
@@ -221,7 +239,7 @@ def test_one_prompt_has_no_interval(frame: pd.DataFrame, gap: Callable) -> None:
 def test_constant_proxy_is_refused(frame: pd.DataFrame, counts: np.ndarray, value: float) -> None:
     flat = frame["overlap"].mask(frame["quadrant"] == 3, value)
     with pytest.raises(InputError) as caught:
-        support_gap(frame.assign(overlap=flat), "overlap", counts)
+        support_gap(frame.assign(overlap=flat), "overlap", Bootstrap(counts=counts))
     assert str(caught.value) == (
         f"gap by overlap: expected a proxy that varies in Q3, got {value:g} everywhere; "
         "choose a smaller support size or another proxy"
@@ -232,9 +250,9 @@ def test_table_without_q3_is_refused(frame: pd.DataFrame, counts: np.ndarray) ->
     none = frame.assign(quadrant=np.int8(4))
     calls = (
         lambda: in_q3(none),
-        lambda: support_gap(none, "overlap", counts),
-        lambda: matched_gap(none, "overlap", counts),
-        lambda: bucket_means(none, "overlap", counts),
+        lambda: support_gap(none, "overlap", Bootstrap(counts=counts)),
+        lambda: matched_gap(none, "overlap", Bootstrap(counts=counts)),
+        lambda: bucket_means(none, "overlap", Bootstrap(counts=counts)),
     )
     for call in calls:
         with pytest.raises(InputError) as caught:
@@ -250,7 +268,7 @@ def test_matched_gap_equals_a_double_loop(
     frame: pd.DataFrame, counts: np.ndarray, proxy: str
 ) -> None:
     pairs = slow_pairs(frame, proxy)
-    got = matched_gap(frame, proxy, counts)
+    got = matched_gap(frame, proxy, Bootstrap(counts=counts))
     expected = math.fsum(high["gain"] - low["gain"] for high, low in pairs) / len(pairs)
     assert got.gap.estimate == pytest.approx(expected, abs=SUMS)
     assert got.pairs == len(pairs)
@@ -268,7 +286,7 @@ def test_matched_interval_equals_concatenated_pairs(
     )
     assert pairs["prompt_id"].nunique() == 10
     draws = reference.brute_force(pairs, counts, lambda f: f["difference"].mean())
-    got = matched_gap(frame, "compatibility", counts).gap
+    got = matched_gap(frame, "compatibility", Bootstrap(counts=counts)).gap
     assert (got.low, got.high) == pytest.approx(reference.percentiles(draws), abs=SUMS)
 
 
@@ -329,7 +347,7 @@ def test_proxy_that_never_rises_above_its_prompt_median_is_refused(
     frame: pd.DataFrame, counts: np.ndarray
 ) -> None:
     with pytest.raises(InputError) as caught:
-        matched_gap(frame.assign(overlap=0.5), "overlap", counts)
+        matched_gap(frame.assign(overlap=0.5), "overlap", Bootstrap(counts=counts))
     assert str(caught.value) == (
         "matched gap by overlap: expected a prompt with Q3 positions above and not above its "
         "median, got none; score longer or more contexts"
@@ -344,7 +362,7 @@ def test_balance_equals_means_over_the_pairs(
     in_pairs = {(h["context_id"], h["position"]) for h, _ in pairs}
     rows = q3_rows(frame)
     low = [r for r in rows if (r["context_id"], r["position"]) not in in_pairs]
-    got = matched_gap(frame, proxy, counts).balance
+    got = matched_gap(frame, proxy, Bootstrap(counts=counts)).balance
     assert tuple(got["covariate"]) == COVARIATES
     for _, line in got.iterrows():
         name = line["covariate"]
@@ -362,7 +380,9 @@ def test_balance_equals_means_over_the_pairs(
 
 def test_constant_covariate_has_balance_zero(frame: pd.DataFrame, counts: np.ndarray) -> None:
     flat = frame.assign(relative_position=0.5)
-    line = matched_gap(flat, "compatibility", counts).balance.set_index("covariate")
+    line = matched_gap(flat, "compatibility", Bootstrap(counts=counts)).balance.set_index(
+        "covariate"
+    )
     got = line.loc["relative_position", ["difference_before", "difference_after"]]
     assert got.tolist() == pytest.approx([0, 0], abs=SUMS)
 
@@ -382,7 +402,7 @@ def slow_buckets(rows: list[dict], column: str, buckets: int) -> list[list[dict]
 def test_buckets_equal_the_slow_definition(
     frame: pd.DataFrame, counts: np.ndarray, column: str, buckets: int
 ) -> None:
-    got = bucket_means(frame, column, counts, buckets=buckets)
+    got = bucket_means(frame, column, Bootstrap(counts=counts), buckets=buckets)
     slow = slow_buckets(q3_rows(frame), column, buckets)
     filled = [(i + 1, rows) for i, rows in enumerate(slow) if rows]
     assert list(got.columns) == ["bucket", "n", column, "gain", "gain_low", "gain_high"]
@@ -396,7 +416,7 @@ def test_buckets_equal_the_slow_definition(
 
 def test_bucket_intervals_equal_concatenated_rows(frame: pd.DataFrame, counts: np.ndarray) -> None:
     scope = np.ones(len(frame), dtype=bool)
-    got = bucket_means(frame, "compatibility", counts, scope=scope)
+    got = bucket_means(frame, "compatibility", Bootstrap(counts=counts), scope=scope)
     edges = [reference.quantile(frame["compatibility"], i / 4) for i in (1, 2, 3)]
     index = np.array([sum(edge < value for edge in edges) for value in frame["compatibility"]])
     labelled = frame.assign(index=index)
@@ -428,6 +448,6 @@ def test_value_on_an_edge_belongs_to_the_lower_bucket_by_hand() -> None:
 def test_bucket_means_weighted_by_size_give_the_mean(
     frame: pd.DataFrame, counts: np.ndarray
 ) -> None:
-    got = bucket_means(frame, "overlap", counts)
+    got = bucket_means(frame, "overlap", Bootstrap(counts=counts))
     whole = np.mean([row["gain"] for row in q3_rows(frame)])
     assert (got["gain"] * got["n"]).sum() / got["n"].sum() == pytest.approx(whole, abs=SUMS)

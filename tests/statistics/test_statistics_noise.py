@@ -13,7 +13,7 @@ from statistics_reference import brute_force, make_frame, percentiles, quantile
 from diagnostics.errors import InputError
 from diagnostics.files import write_parquet
 from diagnostics.scoring.run import Run, noise_file
-from diagnostics.statistics.bootstrap import Interval, draw_counts
+from diagnostics.statistics.bootstrap import Bootstrap, Interval, draw_counts
 from diagnostics.statistics.noise import (
     counts_against,
     farthest,
@@ -88,7 +88,7 @@ def test_floor_is_the_quantiles_of_sizes_and_the_signed_mean(tmp_path: Path) -> 
     change = np.random.default_rng(1).standard_t(3, len(rows)) * 1e-3
     table = unchanged_tokens(FRAME, run_with_noise(tmp_path, rows, change))
     counts = draw_counts(6, draws=60, seed=2)
-    floor = noise_floor("batch", table, counts)
+    floor = noise_floor("batch", table, Bootstrap(counts=counts))
     sizes = [abs(float(c)) for c in change]
     for q in (50, 90, 99):
         assert getattr(floor, f"q{q}") == pytest.approx(quantile(sizes, q / 100), rel=SAME)
@@ -103,7 +103,7 @@ def test_floor_is_the_quantiles_of_sizes_and_the_signed_mean(tmp_path: Path) -> 
 def test_floor_of_one_prompt_has_a_mean_without_an_interval(tmp_path: Path) -> None:
     rows = np.flatnonzero(FRAME["prompt_id"] == FRAME["prompt_id"].iloc[0]).tolist()
     table = unchanged_tokens(FRAME, run_with_noise(tmp_path, rows, np.full(len(rows), 1e-3)))
-    floor = noise_floor("batch", table, draw_counts(1, draws=60, seed=2))
+    floor = noise_floor("batch", table, Bootstrap(counts=draw_counts(1, draws=60, seed=2)))
     assert floor.mean.estimate == pytest.approx(-1e-3)
     assert np.isnan([floor.mean.low, floor.mean.high]).all()
     assert floor.mean.reason == "1 prompt: no interval from one cluster"

@@ -12,7 +12,7 @@ import statistics_reference as reference
 import statsmodels.api as sm
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import draw_counts
+from diagnostics.statistics.bootstrap import Bootstrap, draw_counts
 from diagnostics.statistics.regression import Decomposition, decompose
 
 FITTED = 1e-10  # normal equations of centred predictors against QR of the rows
@@ -102,7 +102,7 @@ def test_betas_and_r2_equal_statsmodels(
 ) -> None:
     got = decompose(
         frame,
-        counts,
+        Bootstrap(counts=counts),
         scope=scope,
         outcome=outcome,
         transform=transform,
@@ -121,7 +121,9 @@ def test_draws_equal_refits_of_concatenated_rows(
     frame: pd.DataFrame, counts: np.ndarray, scope: str, keep_product: bool, transform: str
 ) -> None:
     # z-scores and winsorising stay at the full sample; the intercept is fitted in each draw.
-    got = decompose(frame, counts, scope=scope, transform=transform, keep_product=keep_product)
+    got = decompose(
+        frame, Bootstrap(counts=counts), scope=scope, transform=transform, keep_product=keep_product
+    )
     rows = prepared(frame, scope, "gain", transform)
     decomposed = "decomposed" + ", product kept" * keep_product
     draws = np.array(
@@ -135,7 +137,7 @@ def test_draws_equal_refits_of_concatenated_rows(
 def test_one_draw_equals_one_refit(frame: pd.DataFrame, scope: str) -> None:
     # With a single draw both ends of the interval are that draw.
     for row in draw_counts(10, 6, seed=3):
-        got = decompose(frame, row[None, :], scope=scope)
+        got = decompose(frame, Bootstrap(counts=row[None, :]), scope=scope)
         rows = reference.drawn_frame(prepared(frame, scope, "gain", "raw"), row)
         expected = refitted_results(rows, "decomposed")
         np.testing.assert_allclose(ends(got)[:, 0], expected, rtol=FITTED, atol=FITTED)
@@ -143,7 +145,7 @@ def test_one_draw_equals_one_refit(frame: pd.DataFrame, scope: str) -> None:
 
 
 def test_draw_of_every_prompt_once_is_the_full_sample(frame: pd.DataFrame) -> None:
-    got = decompose(frame, np.ones((1, 10)))
+    got = decompose(frame, Bootstrap(counts=np.ones((1, 10))))
     np.testing.assert_allclose(ends(got)[:, 0], estimates(got), rtol=FITTED, atol=FITTED)
 
 
@@ -151,8 +153,8 @@ def test_draw_of_every_prompt_once_is_the_full_sample(frame: pd.DataFrame) -> No
 def test_permuted_rows_give_the_same_row(
     frame: pd.DataFrame, counts: np.ndarray, scope: str
 ) -> None:
-    here = decompose(frame, counts, scope=scope)
-    there = decompose(reference.permuted(frame, seed=9), counts, scope=scope)
+    here = decompose(frame, Bootstrap(counts=counts), scope=scope)
+    there = decompose(reference.permuted(frame, seed=9), Bootstrap(counts=counts), scope=scope)
     np.testing.assert_allclose(estimates(there), estimates(here), rtol=FITTED, atol=FITTED)
     np.testing.assert_allclose(ends(there), ends(here), rtol=FITTED, atol=FITTED)
 
@@ -160,7 +162,9 @@ def test_permuted_rows_give_the_same_row(
 def test_relabelled_prompts_keep_the_point_estimates(
     frame: pd.DataFrame, counts: np.ndarray
 ) -> None:
-    here, there = (decompose(f, counts) for f in (frame, reference.relabelled(frame)))
+    here, there = (
+        decompose(f, Bootstrap(counts=counts)) for f in (frame, reference.relabelled(frame))
+    )
     np.testing.assert_allclose(estimates(there), estimates(here), rtol=FITTED, atol=FITTED)
 
 
@@ -169,8 +173,10 @@ def test_relabelled_prompts_keep_the_point_estimates(
 def test_affine_change_of_a_control_changes_nothing(
     frame: pd.DataFrame, counts: np.ndarray, column: str, scale: float, shift: float
 ) -> None:
-    here = decompose(frame, counts)
-    there = decompose(frame.assign(**{column: scale * frame[column] + shift}), counts)
+    here = decompose(frame, Bootstrap(counts=counts))
+    there = decompose(
+        frame.assign(**{column: scale * frame[column] + shift}), Bootstrap(counts=counts)
+    )
     np.testing.assert_allclose(estimates(there), estimates(here), rtol=0, atol=1e-9)
     np.testing.assert_allclose(ends(there), ends(here), rtol=0, atol=1e-9)
 
@@ -178,9 +184,11 @@ def test_affine_change_of_a_control_changes_nothing(
 def test_affine_change_of_the_learnable_part_keeps_its_beta_and_a_mirror_turns_it(
     frame: pd.DataFrame, counts: np.ndarray
 ) -> None:
-    here = decompose(frame, counts)
-    stretched = decompose(frame.assign(learnable=7 * frame["learnable"] + 1), counts)
-    mirrored = decompose(frame.assign(learnable=-frame["learnable"]), counts)
+    here = decompose(frame, Bootstrap(counts=counts))
+    stretched = decompose(
+        frame.assign(learnable=7 * frame["learnable"] + 1), Bootstrap(counts=counts)
+    )
+    mirrored = decompose(frame.assign(learnable=-frame["learnable"]), Bootstrap(counts=counts))
     assert stretched.beta_l.estimate == pytest.approx(here.beta_l.estimate, abs=1e-9)
     assert mirrored.beta_l.estimate == pytest.approx(-here.beta_l.estimate, abs=1e-9)
     assert mirrored.beta_i.estimate == pytest.approx(here.beta_i.estimate, abs=1e-9)
@@ -189,8 +197,8 @@ def test_affine_change_of_the_learnable_part_keeps_its_beta_and_a_mirror_turns_i
 def test_outcome_scaled_and_shifted_scales_betas_and_keeps_r2(
     frame: pd.DataFrame, counts: np.ndarray
 ) -> None:
-    here = estimates(decompose(frame, counts))
-    there = estimates(decompose(frame.assign(gain=5 * frame["gain"] + 3), counts))
+    here = estimates(decompose(frame, Bootstrap(counts=counts)))
+    there = estimates(decompose(frame.assign(gain=5 * frame["gain"] + 3), Bootstrap(counts=counts)))
     np.testing.assert_allclose(there[:3], 5 * here[:3], rtol=0, atol=1e-9)
     np.testing.assert_allclose(there[3:], here[3:], rtol=0, atol=1e-9)
 
@@ -199,7 +207,10 @@ def test_large_constant_in_the_outcome_costs_no_digits(
     frame: pd.DataFrame, counts: np.ndarray
 ) -> None:
     # gain + 1e6 keeps about ten digits after the point; products that are not centred keep none.
-    here, there = (decompose(f, counts) for f in (frame, frame.assign(gain=frame["gain"] + 1e6)))
+    here, there = (
+        decompose(f, Bootstrap(counts=counts))
+        for f in (frame, frame.assign(gain=frame["gain"] + 1e6))
+    )
     np.testing.assert_allclose(estimates(there), estimates(here), rtol=0, atol=1e-8)
     np.testing.assert_allclose(ends(there), ends(here), rtol=0, atol=1e-8)
 
@@ -208,7 +219,7 @@ def test_gain_made_of_the_learnable_part_alone_gives_its_spread_and_no_beta_i(
     frame: pd.DataFrame, counts: np.ndarray
 ) -> None:
     # gain = 2 D^L + 0.5, so beta_L = 2 sd(D^L) and beta_I = 0 in every draw.
-    got = decompose(frame.assign(gain=2 * frame["learnable"] + 0.5), counts)
+    got = decompose(frame.assign(gain=2 * frame["learnable"] + 0.5), Bootstrap(counts=counts))
     expected = 2 * frame["learnable"].std(ddof=0)
     for end in ("estimate", "low", "high"):
         assert getattr(got.beta_l, end) == pytest.approx(expected, abs=FITTED)
@@ -221,7 +232,7 @@ def test_r2_of_a_nested_model_never_falls(
     frame: pd.DataFrame, counts: np.ndarray, scope: str
 ) -> None:
     # +C adds a predictor; D^L, D^I and the product span D~ = D^L + D^I and the product.
-    got = decompose(frame, counts, scope=scope, keep_product=True)
+    got = decompose(frame, Bootstrap(counts=counts), scope=scope, keep_product=True)
     for delta in (got.delta_r2_compatibility, got.delta_r2_decomposed):
         assert 0 <= delta.estimate <= 1
         assert delta.low >= -FITTED
@@ -229,7 +240,7 @@ def test_r2_of_a_nested_model_never_falls(
 
 def test_unchanged_checkpoint_has_betas_of_zero(frame: pd.DataFrame, counts: np.ndarray) -> None:
     # Its gain is 0 everywhere: least squares of zeros is zero, and R^2 has no value.
-    got = decompose(frame.assign(gain=0.0), counts)
+    got = decompose(frame.assign(gain=0.0), Bootstrap(counts=counts))
     assert estimates(got)[:3].tolist() == [0, 0, 0]
     assert ends(got)[:3].tolist() == [[0, 0]] * 3
     assert math.isnan(got.delta_r2_decomposed.low)
@@ -237,7 +248,7 @@ def test_unchanged_checkpoint_has_betas_of_zero(frame: pd.DataFrame, counts: np.
 
 
 def test_one_prompt_has_no_interval(frame: pd.DataFrame) -> None:
-    got = decompose(frame.assign(prompt_id="only"), draw_counts(1, 20, seed=0))
+    got = decompose(frame.assign(prompt_id="only"), Bootstrap(counts=draw_counts(1, 20, seed=0)))
     rows = prepared(frame, "all", "gain", "raw")
     expected = statsmodels_results(rows, "decomposed")
     np.testing.assert_allclose(estimates(got), expected, rtol=FITTED, atol=FITTED)
@@ -258,7 +269,7 @@ def test_draw_without_positions_in_the_scope_gives_no_interval(frame: pd.DataFra
     counts = np.ones((3, 10))
     counts[1] = [0, 0, 0, 0, 10, 0, 0, 0, 0, 0]
     changed = few_in_q3(frame, prompts=4)
-    got = decompose(changed, counts, scope="q3")
+    got = decompose(changed, Bootstrap(counts=counts), scope="q3")
     expected = statsmodels_results(prepared(changed, "q3", "gain", "raw"), "decomposed")
     np.testing.assert_allclose(estimates(got), expected, rtol=FITTED, atol=FITTED)
     assert np.isnan(ends(got)).all()
@@ -278,7 +289,7 @@ def test_draw_with_fewer_distinct_positions_than_coefficients_gives_no_interval(
     counts = np.ones((2, 10))
     counts[1] = 0
     counts[1, 0] = times
-    got = decompose(changed, counts, scope="q3")
+    got = decompose(changed, Bootstrap(counts=counts), scope="q3")
     assert np.isnan(ends(got)).all()
     assert all(getattr(got, name).reason.startswith("1 of 2 draws") for name in RESULTS)
 
@@ -288,7 +299,7 @@ def test_single_draw_that_cannot_be_fitted_gives_no_interval_and_is_not_refused(
 ) -> None:
     counts = np.zeros((1, 10))
     counts[0, 9] = 10
-    got = decompose(few_in_q3(frame, prompts=4), counts, scope="q3")
+    got = decompose(few_in_q3(frame, prompts=4), Bootstrap(counts=counts), scope="q3")
     assert np.isfinite(estimates(got)).all()
     assert np.isnan(ends(got)).all()
 
@@ -299,7 +310,7 @@ def test_constant_predictor_is_refused(
     frame: pd.DataFrame, counts: np.ndarray, value: float, scope: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        decompose(frame.assign(compatibility_norm=value), counts, scope=scope)
+        decompose(frame.assign(compatibility_norm=value), Bootstrap(counts=counts), scope=scope)
     assert str(caught.value) == (
         "regression: expected `compatibility_norm` to vary over the scope, "
         f"got {value:g} everywhere; {FIX}"
@@ -311,7 +322,7 @@ def test_constant_outcome_cannot_be_z_scored(
     frame: pd.DataFrame, counts: np.ndarray, value: float
 ) -> None:
     with pytest.raises(InputError) as caught:
-        decompose(frame.assign(gain=value), counts, transform="zscore")
+        decompose(frame.assign(gain=value), Bootstrap(counts=counts), transform="zscore")
     assert str(caught.value) == (
         f"regression: expected `outcome` to vary over the scope, got {value:g} everywhere; {FIX}"
     )
@@ -323,22 +334,25 @@ def test_collinear_predictors_are_refused(
 ) -> None:
     twin = frame.assign(teacher_entropy_norm=1 - 0.5 * frame["entropy_norm"])
     with pytest.raises(InputError) as caught:
-        decompose(twin, counts, scope=scope)
+        decompose(twin, Bootstrap(counts=counts), scope=scope)
     assert str(caught.value) == (
         "regression: expected independent predictors among entropy_norm, relative_position, "
-        f"teacher_entropy_norm, disagreement_norm, product, got collinear ones; {FIX}"
+        "teacher_entropy_norm, disagreement_norm, product, got `teacher_entropy_norm`, which the "
+        f"ones before it determine; {FIX}"
     )
 
 
 def test_fewer_positions_than_coefficients_are_refused(frame: pd.DataFrame) -> None:
     few = frame.iloc[[3, 45, 110, 200]]
-    with pytest.raises(InputError, match=r"expected independent predictors among .* got collinear"):
-        decompose(few, draw_counts(few["prompt_id"].nunique(), 5, seed=0))
+    with pytest.raises(
+        InputError, match=r"expected independent predictors among .* which the ones before"
+    ):
+        decompose(few, Bootstrap(counts=draw_counts(few["prompt_id"].nunique(), 5, seed=0)))
 
 
 def test_empty_scope_is_refused(frame: pd.DataFrame, counts: np.ndarray) -> None:
     with pytest.raises(InputError) as caught:
-        decompose(frame.assign(quadrant=np.int8(4)), counts, scope="q3")
+        decompose(frame.assign(quadrant=np.int8(4)), Bootstrap(counts=counts), scope="q3")
     assert str(caught.value) == (
         "regression: expected positions in the scope, got none; "
         "score more contexts, or choose the scope `all`"
