@@ -105,7 +105,7 @@ def test_tertiles_are_inclusive_by_hand() -> None:
     frame = hand_frame(
         [("ab"[i % 2], float(i), float(i * i)) for i in range(1, 8)], ("prompt_id", "c_", "gain")
     )
-    got = support_gap(frame, "c_", np.ones((3, 2)))
+    got = support_gap(frame, "c_", Bootstrap(counts=np.ones((3, 2))))
     assert bounds(got.gap) == pytest.approx((32, 32, 32), abs=SUMS)
     assert (got.n_high, got.n_low, got.n_positions) == (3, 3, 7)
     assert got.tied_share == pytest.approx(2 / 7, abs=SUMS)
@@ -118,7 +118,7 @@ def test_value_on_both_cuts_counts_on_both_sides_by_hand() -> None:
         [("a", 0, 10), ("b", 1, 1), ("a", 1, 1), ("b", 1, 1), ("a", 1, 1), ("b", 2, 4)],
         ("prompt_id", "c_", "gain"),
     )
-    got = support_gap(frame, "c_", np.ones((2, 2)))
+    got = support_gap(frame, "c_", Bootstrap(counts=np.ones((2, 2))))
     assert got.gap.estimate == pytest.approx(-1.2, abs=SUMS)
     assert (got.n_high, got.n_low) == (5, 5)
     assert got.tied_share == pytest.approx(4 / 6, abs=SUMS)
@@ -168,7 +168,10 @@ def test_overlap_gap_is_jaccard_gap_for_any_counts(shared: list[int], k: int) ->
         [("ab"[i % 2], float(i) ** 1.5) for i in range(len(m))], ("prompt_id", "gain")
     )
     frame = frame.assign(overlap=m / k, jaccard=m / (2 * k - m))
-    one, two = (support_gap(frame, name, np.ones((2, 2))) for name in ("overlap", "jaccard"))
+    one, two = (
+        support_gap(frame, name, Bootstrap(counts=np.ones((2, 2))))
+        for name in ("overlap", "jaccard")
+    )
     assert (one.gap, one.n_high, one.n_low) == (two.gap, two.n_high, two.n_low)
     assert one.tied_share == two.tied_share
 
@@ -306,7 +309,7 @@ def test_matched_pairs_by_hand() -> None:
         ],
         ("prompt_id", "quadrant", "proxy", "entropy_norm", "gain"),
     )
-    got = matched_gap(frame, "proxy", np.ones((2, 3)))
+    got = matched_gap(frame, "proxy", Bootstrap(counts=np.ones((2, 3))))
     assert bounds(got.gap) == pytest.approx((4.5, 4.5, 4.5), abs=SUMS)
     assert got.pairs == 2
     assert got.prompt_share == pytest.approx(1 / 3, abs=SUMS)
@@ -329,7 +332,7 @@ def test_equal_distances_take_the_earlier_context_and_position(seed: int) -> Non
             "gain": [9.0, 1.0, 11.0, 0.0, 0.0],
         }
     )
-    got = matched_gap(reference.permuted(frame, seed), "proxy", np.ones((2, 2)))
+    got = matched_gap(reference.permuted(frame, seed), "proxy", Bootstrap(counts=np.ones((2, 2))))
     assert got.gap.estimate == pytest.approx((11 - 1 + 0 - 0) / 2, abs=SUMS)
 
 
@@ -338,7 +341,7 @@ def test_a_low_position_may_be_the_partner_of_several(frame: pd.DataFrame) -> No
     rows = [("a", 1.0, 0.0, 1.0), ("a", 1.0, 1.0, 50.0), ("a", 2.0, 0.1, 2.0), ("a", 3.0, 0.2, 4.0)]
     rows += [("b", 1.0, 0.0, 0.0), ("b", 2.0, 0.0, 0.0)]
     table = hand_frame(rows, ("prompt_id", "proxy", "entropy_norm", "gain"))
-    got = matched_gap(table, "proxy", np.ones((2, 2)))
+    got = matched_gap(table, "proxy", Bootstrap(counts=np.ones((2, 2))))
     assert got.pairs == 3
     assert got.gap.estimate == pytest.approx((1 + 3 + 0) / 3, abs=SUMS)
 
@@ -433,7 +436,7 @@ def test_quartiles_of_eight_values_by_hand() -> None:
     frame = hand_frame(
         [("ab"[i % 2], float(i), float(i * i)) for i in range(1, 9)], ("prompt_id", "x", "gain")
     )
-    got = bucket_means(frame, "x", np.ones((2, 2)))
+    got = bucket_means(frame, "x", Bootstrap(counts=np.ones((2, 2))))
     assert got["n"].tolist() == [2, 2, 2, 2]
     assert got["x"].tolist() == [1.5, 3.5, 5.5, 7.5]
     assert got["gain"].tolist() == [2.5, 12.5, 30.5, 56.5]
@@ -442,7 +445,7 @@ def test_quartiles_of_eight_values_by_hand() -> None:
 def test_value_on_an_edge_belongs_to_the_lower_bucket_by_hand() -> None:
     # 0..4 has its quartiles at 1, 2 and 3: buckets {0, 1}, {2}, {3}, {4}.
     frame = hand_frame([("ab"[i % 2], float(i), 1.0) for i in range(5)], ("prompt_id", "x", "gain"))
-    assert bucket_means(frame, "x", np.ones((2, 2)))["n"].tolist() == [2, 1, 1, 1]
+    assert bucket_means(frame, "x", Bootstrap(counts=np.ones((2, 2))))["n"].tolist() == [2, 1, 1, 1]
 
 
 def test_bucket_means_weighted_by_size_give_the_mean(
