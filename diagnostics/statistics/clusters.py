@@ -52,6 +52,17 @@ def prompt_clusters(frame: pd.DataFrame) -> Clusters:
             got="no such column" if "prompt_id" not in frame.columns else "a null",
             fix="write the table with `diagnostics tokens`",
         )
-    codes, found = pd.factorize(frame["prompt_id"])
-    names, rank = np.unique(np.asarray(found, dtype=object), return_inverse=True)
+    codes, found = _coded(frame["prompt_id"])
+    names, rank = np.unique(found, return_inverse=True)
     return Clusters(names=names, of_row=rank[codes].astype(np.int64))
+
+
+def _coded(labels: pd.Series) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
+    """Codes (pos,) into the labels that occur; a categorical column has them nearly ready."""
+    if not isinstance(labels.dtype, pd.CategoricalDtype):
+        codes, found = pd.factorize(labels)
+        return codes, np.asarray(found, dtype=object)
+    given = labels.cat.codes.to_numpy()
+    occurs = np.bincount(given, minlength=len(labels.cat.categories)) > 0
+    place = np.cumsum(occurs) - 1
+    return place[given], np.asarray(labels.cat.categories, dtype=object)[occurs]
