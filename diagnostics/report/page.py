@@ -11,9 +11,10 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from diagnostics import __version__
-from diagnostics.report.analysis import ANSWER_BUDGET, Answer, Results
+from diagnostics.report.analysis import Answer, Results
 from diagnostics.report.figures import INK, panel_noise
 from diagnostics.report.paper import paper_table
+from diagnostics.report.rows import ANSWER_BUDGET
 from diagnostics.report.scoring import notes, scored_in
 from diagnostics.report.views import (
     NOT_MEASURED,

@@ -1,0 +1,260 @@
+"""Rows of every table of a report, from one checkpoint of one run at one K.
+
+Columns of the paper's tables are the contract's; the same numbers for relative gain follow them
+with the suffix `_rel`. Numbers come from `diagnostics.statistics`; this module only asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from diagnostics.report.noise import Row
+from diagnostics.scoring.run import Run
+from diagnostics.statistics.bootstrap import Bootstrap, Interval, difference, interval
+from diagnostics.statistics.budgets import kept_means, top_n
+from diagnostics.statistics.gaps import matched_gap, support_gap
+from diagnostics.statistics.noise import NoiseFloor, counts_against
+from diagnostics.statistics.regression import Decomposition, Outcome, Scope, decompose
+from diagnostics.statistics.results import spread
+from diagnostics.statistics.selectors import Selection, Selector
+
+ANSWER_BUDGET = 0.05
+SCOPES: tuple[Scope, ...] = ("all", "q3")
+PROXIES = ("compatibility", "bc_union", "jaccard", "overlap", "shared_teacher_mass")
+OUTCOMES: tuple[tuple[Outcome, str], ...] = (("gain", ""), ("gain_rel", "_rel"))
+QUANTILES = (0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.95)
+MAIN_PROMPTS = 100  # fewer prompts than this are called a boundary check, as the paper does with 8
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One checkpoint of one run at one K: its rows, the run's draws, what each selector keeps."""
+
+    run: str
+    checkpoint: str
+    top_k: int
+    frame: pd.DataFrame
+    bootstrap: Bootstrap
+    kept: dict[tuple[Selector, float], Selection]
+    fits: dict[tuple[Scope, Outcome], Decomposition] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Row:
+        """Run and checkpoint, the first two columns of each table."""
+        return {"run": self.run, "checkpoint": self.checkpoint}
+
+    def fit(self, scope: Scope, outcome: Outcome) -> Decomposition:
+        """The regression, made once."""
+        if (scope, outcome) not in self.fits:
+            made = decompose(self.frame, self.bootstrap, scope=scope, outcome=outcome)
+            self.fits[scope, outcome] = made
+        return self.fits[scope, outcome]
+
+
+def kind_counts(run: Run, kind: str) -> bool:
+    """Whether a kind of noise is in the numbers of a run."""
+    return counts_against(kind, str(run.manifest["settings"]["dtype"]))
+
+
+def table01(piece: Piece) -> list[Row]:
+    """Context and teacher robustness: the gap inside Q3 and the matched one."""
+    frame = piece.frame
+    row = piece.key | {
+        "top_k": piece.top_k,
+        "n_contexts": frame["context_id"].nunique(),
+        "n_positions": len(frame),
+        "n_q3": int((frame["quadrant"] == 3).sum()),
+    }
+    extra: dict[str, Any] = {}
+    for outcome, suffix in OUTCOMES:
+        gap = support_gap(frame, "compatibility", piece.bootstrap, outcome=outcome)
+        matched = matched_gap(frame, "compatibility", piece.bootstrap, outcome=outcome)
+        row |= spread("gap", gap.gap, suffix) | spread("matched_gap", matched.gap, suffix)
+        after = matched.balance["difference_after"].abs().max()
+        extra = {
+            "pairs": matched.pairs,
+            "prompt_share": matched.prompt_share,
+            "largest_imbalance": after,
+            "tied_share": gap.tied_share,
+        }
+    return [row | extra]
+
+
+def table05(piece: Piece) -> list[Row]:
+    """Inventory."""
+    prompts = piece.frame["prompt_id"].nunique()
+    row = piece.key | {
+        "n_contexts": piece.frame["context_id"].nunique(),
+        "n_prompts": prompts,
+        "n_positions": len(piece.frame),
+        "use": "main" if prompts >= MAIN_PROMPTS else "boundary only",
+    }
+    return [row]
+
+
+def table06(piece: Piece) -> list[Row]:
+    """The gap inside Q3 by each proxy of support."""
+    rows = []
+    for proxy in PROXIES:
+        row: Row = piece.key | {"top_k": piece.top_k, "proxy": proxy}
+        for outcome, suffix in OUTCOMES:
+            gap = support_gap(piece.frame, proxy, piece.bootstrap, outcome=outcome)
+            row |= {"n_positions": gap.n_positions} | spread("gap", gap.gap, suffix)
+            row |= {"tied_share": gap.tied_share, "n_high": gap.n_high, "n_low": gap.n_low}
+        rows.append(row)
+    return rows
+
+
+def table08(piece: Piece) -> list[Row]:
+    """Exact top-N of each selector at each budget."""
+    rows = []
+    for (selector, budget), selection in piece.kept.items():
+        gain, rel = (
+            top_n(piece.frame, selector, budget, piece.bootstrap, outcome=o, selection=selection)
+            for o, _ in OUTCOMES
+        )
+        row = piece.key | {"top_k": piece.top_k, "selector": selector, "budget": budget}
+        row |= {"n_kept": gain.n_kept} | spread("gain", gain.gain)
+        for name in ("gain_per_keep", "q3_share", "entropy_norm", "disagreement_norm"):
+            row[name] = getattr(gain, name)
+        row |= {"compatibility_norm": gain.compatibility_norm, "tied_share": gain.tied_share}
+        rows.append(row | spread("gain", rel.gain, "_rel"))
+    return rows
+
+
+def table09(piece: Piece, scope: Scope) -> list[Row]:
+    """The regression in one scope."""
+    row = piece.key | {"top_k": piece.top_k, "scope": scope}
+    for outcome, suffix in OUTCOMES:
+        fit = piece.fit(scope, outcome)
+        row |= {"n_positions": fit.n_positions, "n_q3": fit.n_q3}
+        row |= {f"beta_l{suffix}": fit.beta_l.estimate, f"beta_i{suffix}": fit.beta_i.estimate}
+        row |= spread("gap", fit.gap, suffix)
+        row |= {
+            f"delta_r2_decomposed{suffix}": fit.delta_r2_decomposed.estimate,
+            f"delta_r2_compatibility{suffix}": fit.delta_r2_compatibility.estimate,
+        }
+        for name in ("beta_l", "beta_i", "delta_r2_decomposed", "delta_r2_compatibility"):
+            value: Interval = getattr(fit, name)
+            row |= {f"{name}_low{suffix}": value.low, f"{name}_high{suffix}": value.high}
+    return [row]
+
+
+def checkpoint_rows(piece: Piece, floors: Sequence[NoiseFloor]) -> list[Row]:
+    """Mean gain over the whole bank: what training did, before any question of where."""
+    frame = piece.frame
+    everywhere = np.ones(len(frame), dtype=bool)
+    row: Row = piece.key | {"kl_0": frame["kl_0"].mean(), "kl": frame["kl"].mean()}
+    for outcome, suffix in OUTCOMES:
+        row |= spread(
+            "gain", interval(kept_means(frame, everywhere, outcome), piece.bootstrap), suffix
+        )
+    row["gain_rel_median"] = frame["gain_rel"].median()
+    row["improved_share"] = float((frame["gain"] > 0).mean())
+    row["reverse_kl_0"] = frame["reverse_kl_0"].mean()
+    row["reverse_kl"] = frame["reverse_kl"].mean()
+    return [row | _position_noise(frame, floors)]
+
+
+def _position_noise(frame: pd.DataFrame, floors: Sequence[NoiseFloor]) -> Row:
+    """Noise of the mean and of one position beside a checkpoint's mean gain; of kinds the worst."""
+    if not floors:
+        return {"noise_mean": np.nan, "noise_q99": np.nan, "within_noise_share": np.nan}
+    size = max(floor.q99 for floor in floors)
+    means = [floor.mean.estimate for floor in floors]
+    return {
+        "noise_mean": max(means, key=abs),
+        "noise_q99": size,
+        "within_noise_share": float((frame["gain"].abs() <= size).mean()),
+    }
+
+
+def noise_rows(run: Run, floors: Sequence[NoiseFloor]) -> list[Row]:
+    """What an unchanged checkpoint shows, one row a kind; one that says so where there is none."""
+    rows = []
+    for floor in floors:
+        row: Row = {"run": run.name, "kind": floor.kind}
+        row |= {"n_contexts": floor.n_contexts, "n_positions": floor.n_positions}
+        row |= spread("mean", floor.mean)
+        row |= {name: getattr(floor, name) for name in ("q50", "q90", "q99", "max")}
+        rows.append(row | {"counts": "yes" if kind_counts(run, floor.kind) else "no"})
+    none = {"run": run.name, "kind": "not measured", "n_contexts": 0, "n_positions": 0}
+    none |= dict.fromkeys(("mean", "mean_low", "mean_high", "q50", "q90", "q99", "max"), np.nan)
+    return rows or [none | {"counts": "no"}]
+
+
+def quadrant_rows(piece: Piece) -> list[Row]:
+    """Share, signals and gain of each quadrant."""
+    rows = []
+    for quadrant in (1, 2, 3, 4):
+        mask = (piece.frame["quadrant"] == quadrant).to_numpy()
+        part = piece.frame[mask]
+        row: Row = piece.key | {
+            "quadrant": quadrant,
+            "share": float(mask.mean()),
+            "n_positions": int(mask.sum()),
+            "entropy": part["entropy"].mean(),
+            "kl_0": part["kl_0"].mean(),
+            "compatibility": part["compatibility"].mean(),
+        }
+        rows.append(
+            row | spread("gain", interval(kept_means(piece.frame, mask, "gain"), piece.bootstrap))
+        )
+    return rows
+
+
+def signal_rows(run: Run, k: int, frame: pd.DataFrame) -> list[Row]:
+    """Quantiles of the raw signals at theta_0, and the share of positions with small C."""
+    rows = []
+    for name in ("compatibility", "disagreement", "kl_0", "entropy", "teacher_entropy"):
+        values = frame[name].to_numpy()
+        quantiles = np.quantile(values, QUANTILES)
+        row: Row = {"run": run.name, "top_k": k, "signal": name, "mean": values.mean()}
+        row |= {f"q{round(q * 100):02d}": v for q, v in zip(QUANTILES, quantiles, strict=True)}
+        row["under_0.5"] = float((values < 0.5).mean())
+        row["under_0.9"] = float((values < 0.9).mean())
+        rows.append(row)
+    return rows
+
+
+def answer_rows(piece: Piece, question: str) -> list[Row]:
+    """One question's number for each outcome."""
+    rows = []
+    for outcome, _ in OUTCOMES:
+        value = ANSWERS[question](piece, outcome)
+        row = piece.key | {"question": question, "outcome": outcome, "reason": value.reason}
+        rows.append(row | spread("gain", value))
+    return rows
+
+
+def _beta_gap(piece: Piece, outcome: Outcome) -> Interval:
+    return piece.fit("all", outcome).gap
+
+
+def _beta_gap_q3(piece: Piece, outcome: Outcome) -> Interval:
+    return piece.fit("q3", outcome).gap
+
+
+def _support_gap(piece: Piece, outcome: Outcome) -> Interval:
+    return support_gap(piece.frame, "compatibility", piece.bootstrap, outcome=outcome).gap
+
+
+def _budget_difference(piece: Piece, outcome: Outcome) -> Interval:
+    by_dl, by_kl = (
+        kept_means(piece.frame, piece.kept[selector, ANSWER_BUDGET].mask, outcome)
+        for selector in ("teachability", "kl")
+    )
+    return difference(by_dl, by_kl, piece.bootstrap)
+
+
+ANSWERS: dict[str, Callable[[Piece, Outcome], Interval]] = {
+    "beta": _beta_gap,
+    "beta_q3": _beta_gap_q3,
+    "gap": _support_gap,
+    "budget": _budget_difference,
+}
