@@ -18,7 +18,8 @@ from unittest.mock import patch
 
 import torch
 import whole
-from measure import AGREEMENT, TOP_K, VOCABULARY, Table, eager, interleaved
+from measure import AGREEMENT, TOP_K, VOCABULARY, eager
+from timing import Table, interleaved
 from torch import Tensor
 
 from diagnostics.models.heads import Head

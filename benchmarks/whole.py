@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from measure import AGREEMENT, TOP_K, VOCABULARY, Table, eager, interleaved
+from measure import AGREEMENT, TOP_K, VOCABULARY, eager
+from timing import Table, interleaved
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 

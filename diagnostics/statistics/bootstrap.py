@@ -31,6 +31,7 @@ from diagnostics.statistics.estimators import (
 
 LEVEL = 0.95
 BLOCK = 2**22  # counts that exist at one time, 32 MB
+CACHED = 2**16  # counts that are drawn at one time when all are kept: they stay in the cache
 KEPT = 2**23  # the largest matrix of counts that is kept for the next statistic, 64 MB
 
 Kind = Literal["percentile", "bca", "studentized", "simultaneous", "cr1", "cr2", "cr3"]
@@ -125,7 +126,12 @@ def count_blocks(clusters: int, draws: int, seed: int, size: int) -> Iterator[Fl
 @lru_cache(maxsize=4)
 def draw_counts(clusters: int, draws: int, seed: int) -> Floats:
     """All counts of `count_blocks` at once, (draws, clusters), kept for the next; read-only."""
-    counts = next(count_blocks(clusters, draws, seed, draws))
+    counts = np.empty((draws, clusters))
+    size = 1 + CACHED // clusters
+    for start, block in zip(
+        range(0, draws, size), count_blocks(clusters, draws, seed, size), strict=True
+    ):
+        counts[start : start + size] = block
     counts.flags.writeable = False
     return counts
 

@@ -177,18 +177,18 @@ def cross_sums(columns: Sequence[Floats], owner: NDArray[np.int64], clusters: in
     The last column is the outcome. Centre columns first; sums over parts of the rows add up.
     """
     width = len(columns) + 1
-    order = np.argsort(owner, kind="stable")
-    rows = np.empty((len(owner), width))
-    rows[:, 0] = 1.0
+    order = None if (owner[1:] >= owner[:-1]).all() else np.argsort(owner, kind="stable")
+    table = np.ones((width, len(owner)))
     for place, column in enumerate(columns, 1):
-        rows[:, place] = column[order]
-    ends = np.cumsum(np.bincount(owner, minlength=clusters))
+        table[place] = column if order is None else column[order]
+    sizes = np.bincount(owner, minlength=clusters)
+    ends = np.cumsum(sizes)
     upper = np.triu_indices(width)
-    sums = np.zeros((clusters, len(upper[0])))
-    for cluster in np.unique(owner):
-        block = rows[ends[cluster - 1] if cluster else 0 : ends[cluster]]
-        sums[cluster] = (block.T @ block)[upper]
-    return sums
+    square = np.zeros((clusters, width, width))
+    for cluster in np.flatnonzero(sizes).tolist():
+        block = table[:, ends[cluster] - sizes[cluster] : ends[cluster]]
+        np.matmul(block, block.T, out=square[cluster])
+    return square[:, upper[0], upper[1]]
 
 
 def standardized(sums: Floats, names: Sequence[str], *, outcome: bool = False) -> Floats:
