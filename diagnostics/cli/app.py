@@ -123,7 +123,9 @@ def train(
     student: Model,
     teacher: Model,
     prompts: Prompts,
-    selector: Annotated[str, typer.Option(help="Which positions carry loss.")],
+    selector: Annotated[
+        str, typer.Option(help="Which positions carry loss; another word lists all.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
     budget: Annotated[float, typer.Option(help="Share of positions kept, as 0.05.")] = 1.0,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 30,

@@ -34,14 +34,14 @@ from diagnostics.report.rows import (
 from diagnostics.report.scoring import describe
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.bootstrap import Bootstrap, Interval
-from diagnostics.statistics.budgets import signals_of
+from diagnostics.statistics.budgets import selections
 from diagnostics.statistics.noise import (
     in_noise,
     noise_floor,
     unchanged_tokens,
 )
 from diagnostics.statistics.regression import Outcome
-from diagnostics.statistics.selectors import Selection, Selector, select
+from diagnostics.statistics.selectors import Selector
 from diagnostics.statistics.tokens import token_table
 
 Definitions = Literal["paper", "released"]
@@ -209,7 +209,7 @@ def _slices(run: Run, k: int, frame: pd.DataFrame, settings: ReportSettings) -> 
     kept = None
     for name, rows in frame.groupby("checkpoint", observed=True, sort=False):
         part = rows.reset_index(drop=True)
-        kept = kept or _selections(part, settings.seed)
+        kept = kept or selections(part, TABLE_SELECTORS, BUDGETS, settings.seed)
         yield Piece(run.name, str(name), k, part, settings.bootstrap, kept)
 
 
@@ -250,12 +250,6 @@ def _tables(
         yield "quadrants", partial(quadrant_rows, piece)
         for question in ANSWERS:
             yield "answers", partial(answer_rows, piece, question)
-
-
-def _selections(frame: pd.DataFrame, seed: int) -> dict[tuple[Selector, float], Selection]:
-    """What each selector keeps at each budget: the same for every checkpoint."""
-    signals = signals_of(frame)
-    return {(s, b): select(s, b, signals, seed) for s in TABLE_SELECTORS for b in BUDGETS}
 
 
 def _answer(row: Row) -> Answer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,13 +16,8 @@ from diagnostics.statistics.estimators import Mean
 from diagnostics.statistics.gaps import masked_mean, outcomes
 from diagnostics.statistics.regression import Outcome
 from diagnostics.statistics.results import Result
-from diagnostics.statistics.selectors import (
-    Selection,
-    Selector,
-    Signals,
-    identities,
-    select,
-)
+from diagnostics.statistics.selectors import Selection, Selector, select, select_many
+from diagnostics.statistics.signals import Signals, identities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -28,8 +25,9 @@ class TopN(Result):
     """One row of Table 8.
 
     Fields: `selector`; `budget` rho; `n_kept` = ceil(rho N); `gain` mean over the kept positions,
-    nats, with its interval; `gain_per_keep` = gain / rho; `q3_share` of the kept; `entropy_norm`,
-    `disagreement_norm`, `compatibility_norm` their means over the kept; `tied_share` (selectors).
+    nats, with its interval; `gain_per_keep` = gain / rho, by the share kept where Q3 was `short` of
+    positions or each rollout kept one; `q3_share` of the kept; `entropy_norm`, `disagreement_norm`,
+    `compatibility_norm` their means over the kept; `tied_share`, `short` (selectors).
     """
 
     selector: Selector
@@ -42,16 +40,56 @@ class TopN(Result):
     disagreement_norm: float
     compatibility_norm: float
     tied_share: float
+    short: bool
 
 
-def signals_of(frame: pd.DataFrame) -> Signals:
-    """The selectors' signals of one checkpoint's token table."""
+def signals_of(frame: pd.DataFrame, vocabulary: int | None = None) -> Signals:
+    """The selectors' signals of one checkpoint's token table.
+
+    A column that the table lacks, or that its teacher's lists left null, stays unknown; so does
+    the size of the models' shared `vocabulary` where it is not given.
+    """
+    quadrant = _known(frame, "quadrant")
     return Signals(
         entropy=frame["entropy"].to_numpy(),
         disagreement=frame["disagreement"].to_numpy(),
         compatibility=frame["compatibility"].to_numpy(),
         identity=identities(frame["context_id"], frame["position"].to_numpy()),
+        kl_0=_known(frame, "kl_0"),
+        reverse_kl_0=_known(frame, "reverse_kl_0"),
+        q3=None if quadrant is None else quadrant == 3,
+        vocabulary=vocabulary,
     )
+
+
+def _known(frame: pd.DataFrame, column: str) -> NDArray[Any] | None:
+    """A column (pos,), None where the table does not have it or holds nulls alone."""
+    if column not in frame or frame[column].isna().all():
+        return None
+    return np.asarray(frame[column])
+
+
+def selections(
+    frame: pd.DataFrame,
+    selectors: Sequence[Selector],
+    budgets: Sequence[float],
+    seed: int = 0,
+    *,
+    vocabulary: int | None = None,
+    one_per_rollout: bool = False,
+) -> dict[tuple[Selector, float], Selection]:
+    """What each selector keeps at each budget of one bank: the same for every checkpoint.
+
+    `one_per_rollout` keeps at least one position of each rollout besides (set `released`). Raises
+    InputError as `select_many` does.
+    """
+    signals = signals_of(frame, vocabulary)
+    owners = pd.Series(frame["context_id"]) if one_per_rollout else None
+    found: dict[tuple[Selector, float], Selection] = {}
+    for name in selectors:
+        kept = select_many(name, budgets, signals, seed, at_least_one_of=owners)
+        found |= {(name, budget): k for budget, k in zip(budgets, kept, strict=True)}
+    return found
 
 
 def kept_means(frame: pd.DataFrame, kept: NDArray[np.bool_], outcome: Outcome) -> Mean:
@@ -79,15 +117,17 @@ def top_n(
     kept = selection.mask
     gain = interval(kept_means(frame, kept, outcome), bootstrap)
     chosen = frame[kept]
+    inexact = selection.short or selection.added > 0
     return TopN(
         selector=selector,
         budget=budget,
         n_kept=int(kept.sum()),
         gain=gain,
-        gain_per_keep=gain.estimate / budget,
+        gain_per_keep=gain.estimate / (selection.share if inexact else budget),
         q3_share=float((chosen["quadrant"] == 3).mean()),
         entropy_norm=float(chosen["entropy_norm"].mean()),
         disagreement_norm=float(chosen["disagreement_norm"].mean()),
         compatibility_norm=float(chosen["compatibility_norm"].mean()),
         tied_share=selection.tied_share,
+        short=selection.short,
     )

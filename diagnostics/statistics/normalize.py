@@ -1,4 +1,4 @@
-"""Robust normalisation to [0, 1] (paper, Eq. 11; DEFINITIONS, section 2)."""
+"""Normalisation to [0, 1]: robust (paper, Eq. 11; DEFINITIONS, section 2) and min-max (TIP)."""
 
 from __future__ import annotations
 
@@ -24,3 +24,14 @@ def stretched(z: Floats) -> Floats:
 def norm(z: Floats) -> Floats:
     """Norm(z) = clip((z - Q05) / (Q95 - Q05 + eps), 0, 1), (pos,), written z~ (Eq. 11)."""
     return np.clip(stretched(z), 0.0, 1.0)
+
+
+def min_max(z: Floats) -> Floats:
+    """(z - min) / (max - min), (pos,), in [0, 1]; zeros where the range is below eps.
+
+    TIP's scaling, for its own rules alone: one outlier moves every value.
+    """
+    low, high = z.min(), z.max()
+    if high - low < EPSILON:
+        return np.zeros_like(z, dtype=np.float64)
+    return np.asarray((z - low) / (high - low))

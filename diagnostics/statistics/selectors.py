@@ -1,76 +1,84 @@
-"""Token selectors: scores, exact budgets and ties (paper, section 4; DEFINITIONS, section 6).
+"""Token selectors: exact budgets and ties (paper, section 4; DEFINITIONS, section 6).
 
-A selector ranks positions and keeps exactly n = ceil(rho N). Scores are of clipped signals, so a
-twentieth of all positions or more share the top score; such ties are broken by the same score of
-the signals *before* clipping, then by a stable hash of (context, position), never by row order.
-The share of kept positions that only a tie-break decided is reported.
+A selector ranks positions and keeps exactly n = ceil(rho N); `tip-original` keeps floor(rho N), its
+paper's rule, and the `q3` selectors rank Q3 alone and keep it whole where it has fewer than n. What
+each ranks by, and how scores that clipping made equal are told apart, is in `rules`; positions that
+stay equal are ordered by a stable hash of (context, position), never by row order. The share of
+kept positions that only a tie-break decided is reported.
 
-The unclipped product and soft-or are not monotone outside [0, 1] (two signals beyond their 95 %
-quantile would make the soft-or fall), so the tie-break takes factors floored at 0 and, for `tip`,
-the sum of the two signals.
+The definition set `released` keeps at least one position of every rollout besides
+(`at_least_one_of`), which is how a nominal 3 % becomes more.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.normalize import stretched
-
-Floats = NDArray[np.float64]
+from diagnostics.statistics.ranking import Mask, first, tied_share, with_one_of_each
+from diagnostics.statistics.rules import RULES, Floats
+from diagnostics.statistics.signals import Signals, needed, uniform
 
 Selector = Literal[
-    "teachability", "kl", "entropy", "tip", "compatibility", "incompatible", "random", "full"
+    "teachability",
+    "teachability+entropy",
+    "kl",
+    "incompatible",
+    "entropy",
+    "tip",
+    "compatibility",
+    "q3",
+    "q3+high-c",
+    "q3+low-c",
+    "q3+high-dl",
+    "q3+low-dl",
+    "q3+high-di",
+    "tip-original",
+    "q3-tip",
+    "random",
+    "full",
 ]
 SELECTORS: tuple[Selector, ...] = get_args(Selector)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signals:
-    """What selectors rank by, each (pos,).
+class Selection:
+    """What a selector keeps.
 
-    Fields: `entropy` H of theta_0, nats; `disagreement` D, nats; `compatibility` C; `identity`
-    (pos,) uint64, a hash of (context, position) that is unique with certainty enough to break ties.
+    Fields: `mask` (pos,) bool, True where kept; `tied_share` of the positions kept by rank, the
+    share whose score equals the lowest of theirs while another position of that score was not;
+    `wanted` n, what the budget asks for; `short` whether Q3 had fewer, so that all of it is kept;
+    `added` how many positions beyond n were kept so that no rollout goes without.
     """
 
-    entropy: Floats
-    disagreement: Floats
-    compatibility: Floats
-    identity: NDArray[np.uint64]
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Fields: `mask` (pos,) bool, True where kept; `tied_share` of the kept positions, the share
-    whose score equals the lowest kept score while another position of that score was dropped."""
-
-    mask: NDArray[np.bool_]
+    mask: Mask
     tied_share: float
+    wanted: int
+    short: bool = False
+    added: int = 0
+
+    @property
+    def share(self) -> float:
+        """The share of positions that is kept, as it came out."""
+        return float(self.mask.mean())
 
 
-def identities(context_ids: pd.Series, positions: NDArray[np.int32]) -> NDArray[np.uint64]:
-    """Stable 64-bit hashes of (context, position), (pos,), the same on every machine."""
-    codes, names = pd.factorize(context_ids)
-    digests = [hashlib.blake2b(str(n).encode(), digest_size=8).digest() for n in names]
-    bases = np.frombuffer(b"".join(digests), dtype="<u8")
-    return _mix(bases[codes] + _mix(positions.astype(np.uint64)))
-
-
-def keep_count(budget: float, total: int) -> int:
+def keep_count(budget: float, total: int, *, floor: bool = False) -> int:
     """n = ceil(rho N), rho the decimal that was written: 5 % of 57,600 is 2,880.
 
-    Raises InputError for a budget outside (0, 1].
+    `floor` rounds down instead. Raises InputError for a budget outside (0, 1].
     """
     check_budget(budget)
-    return math.ceil(Decimal(repr(float(budget))) * total)
+    exact = Decimal(repr(float(budget))) * total
+    return math.floor(exact) if floor else math.ceil(exact)
 
 
 def check_selector(name: str) -> Selector:
@@ -97,52 +105,128 @@ def check_budget(budget: float) -> None:
         )
 
 
-def select(name: Selector, budget: float, signals: Signals, seed: int) -> Selection:
-    """The positions that a selector keeps at a budget; `seed` matters to `random` alone.
+def select(
+    name: Selector,
+    budget: float,
+    signals: Signals,
+    seed: int,
+    *,
+    at_least_one_of: NDArray[Any] | None = None,
+) -> Selection:
+    """The positions that a selector keeps at a budget; see `select_many`."""
+    return select_many(name, [budget], signals, seed, at_least_one_of=at_least_one_of)[0]
 
-    Raises InputError for a budget outside (0, 1].
+
+def select_many(
+    name: Selector,
+    budgets: Sequence[float],
+    signals: Signals,
+    seed: int,
+    *,
+    at_least_one_of: NDArray[Any] | None = None,
+) -> tuple[Selection, ...]:
+    """What a selector keeps at each budget: scored once, cut at each; `seed` matters to `random`.
+
+    `at_least_one_of` (pos,) names the rollout of each position: of a rollout of which the budget
+    keeps nothing, the position that ranks first is kept in addition. A `q3` selector then takes one
+    outside Q3 where the rollout has none in it.
+
+    Raises InputError for a budget outside (0, 1] or one that keeps nothing, an empty Q3, and a
+    signal that the selector needs and that is missing or not finite.
     """
-    check_budget(budget)
+    for budget in budgets:
+        check_budget(budget)
     count = len(signals.identity)
+    if not count:
+        raise InputError(
+            where=f"selector {name}",
+            expected="at least one position",
+            got="none",
+            fix="give a bank or a batch with valid positions",
+        )
     if name == "full":
-        return Selection(mask=np.ones(count, dtype=bool), tied_share=0.0)
+        everything = np.ones(count, dtype=bool)
+        return tuple(Selection(mask=everything, tied_share=0.0, wanted=count) for _ in budgets)
     score, tie_break = scores(name, signals, seed)
-    kept = keep_count(budget, count)
-    order = np.lexsort((signals.identity, -tie_break, -score))
-    mask = np.zeros(count, dtype=bool)
-    mask[order[:kept]] = True
-    cut = score[order[kept - 1]]
-    tied = score == cut
-    decided = bool((tied & ~mask).any())
-    return Selection(mask=mask, tied_share=float((tied & mask).sum() / kept) if decided else 0.0)
+    keys = (score, tie_break, ~signals.identity)
+    rows = _candidates(name, signals)
+    found = [_cut(name, budget, keys, rows) for budget in budgets]
+    if at_least_one_of is None:
+        return tuple(found)
+    inside = np.zeros(count, dtype=bool)
+    inside[rows] = True
+    groups = _groups(at_least_one_of)
+    return tuple(_with_one_of_each(selection, (inside, *keys), groups) for selection in found)
 
 
 def scores(name: Selector, signals: Signals, seed: int) -> tuple[Floats, Floats]:
-    """(score, tie-break), each (pos,), larger is kept first (Eq. 12, 14, 15)."""
+    """(score, tie-break), each (pos,), larger is kept first (Eq. 12, 14-16; see `rules`).
+
+    `q3` selectors score every position; only those in Q3 are then kept. Raises InputError for a
+    signal that is missing or not finite.
+    """
     if name == "random":
-        mixed = _mix(signals.identity + _mix(np.array([seed % 2**64], dtype=np.uint64)))
-        uniform = mixed.astype(np.float64)
-        return uniform, uniform
-    entropy, disagreement, compatibility = (
-        stretched(z) for z in (signals.entropy, signals.disagreement, signals.compatibility)
+        drawn = uniform(signals.identity, seed)
+        return drawn, drawn
+    rule = RULES[name]
+    return rule(*(needed(name, signal, signals) for signal in rule.needs))
+
+
+def _candidates(name: str, signals: Signals) -> NDArray[np.int64]:
+    """The rows that a selector may keep. Raises InputError where there are none."""
+    if name not in RULES or not RULES[name].q3:
+        return np.arange(len(signals.identity))
+    rows = np.flatnonzero(needed(name, "q3", signals))
+    if not len(rows):
+        raise InputError(
+            where=f"selector {name}",
+            expected="at least one position in Q3",
+            got=f"none of {len(signals.identity)}",
+            fix="give more positions, or choose a selector that ranks all of them",
+        )
+    return rows
+
+
+def _cut(
+    name: str, budget: float, keys: tuple[NDArray[Any], ...], rows: NDArray[np.int64]
+) -> Selection:
+    """The `rows` that come first by `keys` (pos,), as many as the budget asks for."""
+    total = len(keys[0])
+    wanted = keep_count(budget, total, floor=name in RULES and RULES[name].floor)
+    if not wanted:
+        raise InputError(
+            where=f"selector {name}",
+            expected="a budget that keeps at least one position",
+            got=f"{budget!r} of {total}, rounded down to 0",
+            fix="raise --budget, or choose a selector that rounds up",
+        )
+    ours = [key[rows] for key in keys]
+    kept = first(ours, min(wanted, len(rows)))
+    mask = np.zeros(total, dtype=bool)
+    mask[rows[kept]] = True
+    return Selection(
+        mask=mask,
+        tied_share=tied_share(ours[0], kept),
+        wanted=wanted,
+        short=len(rows) < wanted,
     )
-    h, d, c = (np.clip(z, 0.0, 1.0) for z in (entropy, disagreement, compatibility))
-    floored_d = np.maximum(disagreement, 0.0)
-    table: dict[str, tuple[Floats, Floats]] = {
-        "teachability": (d * c, floored_d * np.maximum(compatibility, 0.0)),
-        "kl": (d, disagreement),
-        "entropy": (h, entropy),
-        "tip": (1.0 - (1.0 - h) * (1.0 - d), entropy + disagreement),
-        "compatibility": (c, compatibility),
-        "incompatible": (d * (1.0 - c), floored_d * np.maximum(1.0 - compatibility, 0.0)),
-    }
-    return table[name]
 
 
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64: a bijection of 64-bit integers that scatters them."""
-    with np.errstate(over="ignore"):
-        x = (x + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+def _with_one_of_each(
+    selection: Selection, keys: tuple[NDArray[Any], ...], groups: NDArray[np.int64]
+) -> Selection:
+    mask = with_one_of_each(keys, selection.mask, groups)
+    return replace(selection, mask=mask, added=int(mask.sum() - selection.mask.sum()))
+
+
+def _groups(owners: NDArray[Any]) -> NDArray[np.int64]:
+    """Codes (pos,) of rollouts. Raises InputError for a position without one."""
+    codes = np.asarray(pd.factorize(owners)[0], dtype=np.int64)
+    if (codes < 0).any():
+        raise InputError(
+            where="at_least_one_of",
+            expected="the rollout of every position",
+            got=f"none at row {np.flatnonzero(codes < 0)[0]}",
+            fix="name it",
+        )
+    return codes

@@ -189,6 +189,7 @@ def _update(
     return {
         "loss": loss.item(),
         "kept": int(kept.sum()),
+        "wanted": selection.wanted,
         "keep": float(kept.float().mean()),
         "tied_share": selection.tied_share,
         "mean_length": float(samples.valid.sum(dim=1).float().mean()),

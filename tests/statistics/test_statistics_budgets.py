@@ -12,8 +12,8 @@ import statistics_reference as reference
 
 from diagnostics.errors import InputError
 from diagnostics.statistics.bootstrap import Bootstrap, draw_counts
-from diagnostics.statistics.budgets import signals_of, top_n
-from diagnostics.statistics.selectors import select
+from diagnostics.statistics.budgets import selections, signals_of, top_n
+from diagnostics.statistics.selectors import SELECTORS, select
 
 SUMS = 1e-10  # ratios of sums against means of rows in another order
 RANKED = (
@@ -138,6 +138,69 @@ def test_selection_that_is_given_equals_the_one_that_is_made(
     assert top_n(frame, "kl", 0.2, Bootstrap(counts=counts), selection=selection) == top_n(
         frame, "kl", 0.2, Bootstrap(counts=counts)
     )
+
+
+def whole(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with what selectors of other papers need."""
+    return frame.assign(reverse_kl_0=0.5 * frame["kl_0"] + 0.1 * frame["disagreement"])
+
+
+def test_selections_equal_one_selector_at_one_budget(frame: pd.DataFrame) -> None:
+    table = whole(frame)
+    found = selections(table, SELECTORS, (0.03, 0.2), seed=4, vocabulary=50_000)
+    assert list(found) == [(name, budget) for name in SELECTORS for budget in (0.03, 0.2)]
+    for (name, budget), got in found.items():
+        alone = select(name, budget, signals_of(table, 50_000), seed=4)
+        np.testing.assert_array_equal(got.mask, alone.mask)
+
+
+def test_selections_may_keep_one_position_of_each_rollout(frame: pd.DataFrame) -> None:
+    got = selections(frame, ["kl"], [0.03], one_per_rollout=True)["kl", 0.03]
+    assert set(frame["context_id"][got.mask]) == set(frame["context_id"])
+    assert got.mask.sum() == got.wanted + got.added > got.wanted
+
+
+@pytest.mark.parametrize("column", ["kl_0", "reverse_kl_0", "quadrant"])
+@pytest.mark.parametrize("how", ["absent", "null"])
+def test_column_that_a_table_does_not_know_is_an_unknown_signal(
+    frame: pd.DataFrame, column: str, how: str
+) -> None:
+    null = pd.array([None] * len(frame), dtype="Int8" if column == "quadrant" else "Float64")
+    table = whole(frame).drop(columns=column)
+    table = table if how == "absent" else table.assign(**{column: null})
+    field = "q3" if column == "quadrant" else column
+    assert getattr(signals_of(table), field) is None
+    assert getattr(signals_of(whole(frame)), field) is not None
+
+
+def test_signals_are_the_columns_of_the_table(frame: pd.DataFrame) -> None:
+    table = whole(frame)
+    got = signals_of(table, vocabulary=7)
+    for name in ("entropy", "disagreement", "compatibility", "kl_0", "reverse_kl_0"):
+        np.testing.assert_array_equal(getattr(got, name), table[name])
+    assert got.q3.tolist() == [q == 3 for q in table["quadrant"]]
+    assert got.vocabulary == 7
+
+
+def test_short_q3_is_said_and_its_gain_is_by_the_share_kept(
+    frame: pd.DataFrame, counts: np.ndarray
+) -> None:
+    q3 = frame["quadrant"] == 3
+    got = top_n(frame, "q3", 0.9, Bootstrap(counts=counts))
+    assert (got.short, got.n_kept, got.q3_share) == (True, q3.sum(), 1.0)
+    mean = math.fsum(frame["gain"][q3]) / q3.sum()
+    assert got.gain_per_keep == pytest.approx(mean / (q3.sum() / len(frame)), abs=SUMS)
+    assert not top_n(frame, "q3", 0.03, Bootstrap(counts=counts)).short
+
+
+def test_gain_of_one_per_rollout_is_by_the_share_kept(
+    frame: pd.DataFrame, counts: np.ndarray
+) -> None:
+    kept = selections(frame, ["kl"], [0.03], one_per_rollout=True)["kl", 0.03]
+    got = top_n(frame, "kl", 0.03, Bootstrap(counts=counts), selection=kept)
+    share = got.n_kept / len(frame)
+    assert share > 0.03
+    assert got.gain_per_keep == pytest.approx(got.gain.estimate / share, abs=SUMS / share)
 
 
 def test_random_rows_differ_by_seed_and_repeat(frame: pd.DataFrame, counts: np.ndarray) -> None:

@@ -14,8 +14,12 @@ MODULES = (
     "gaps",
     "noise",
     "normalize",
+    "overlap",
+    "ranking",
     "regression",
+    "rules",
     "selectors",
+    "signals",
     "support",
     "tokens",
 )

@@ -8,7 +8,7 @@ import statistics_reference as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diagnostics.statistics.normalize import norm, stretched
+from diagnostics.statistics.normalize import min_max, norm, stretched
 
 ROUNDING = 1e-12  # float64 arithmetic in another order
 EPSILON_EFFECT = 1e-9  # eps = 1e-12 in the denominator is not scaled along with z
@@ -100,3 +100,16 @@ def test_keeps_order_and_stays_in_the_unit_interval(z: np.ndarray) -> None:
     assert (np.diff(got) >= 0).all()
     assert got.min() >= 0
     assert got.max() <= 1
+
+
+def test_min_max_by_hand() -> None:
+    assert min_max(np.array([3.0, 1.0, 2.0, 5.0])).tolist() == [0.5, 0.0, 0.25, 1.0]
+
+
+@few
+@given(values)
+def test_min_max_spans_zero_to_one_or_is_zero(z: np.ndarray) -> None:
+    got = min_max(z)
+    ends = (0.0, 0.0) if z.min() == z.max() else (0.0, 1.0)
+    assert (got.min(), got.max()) == ends
+    np.testing.assert_array_equal(np.argsort(got, kind="stable"), np.argsort(z, kind="stable"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,9 +14,12 @@ from doubles import slow_top
 from diagnostics.errors import InputError
 from diagnostics.models.heads import Head
 from diagnostics.statistics.selectors import SELECTORS
-from diagnostics.training.masks import BatchStates, batch_mask
+from diagnostics.training.masks import BatchStates, batch_mask, batch_signals
 
 POSITIONS, VOCABULARY, HIDDEN, K = 300, 64, 8, 6  # more positions than one chunk of 256
+IN_Q3 = tuple(name for name in SELECTORS if name.startswith("q3") and name != "q3-tip")
+EXACT = tuple(name for name in SELECTORS if name not in (*IN_Q3, "full", "tip-original"))
+FLOAT32 = 2e-5  # nats, float32 logits of this size against float64
 
 
 def states(seed: int = 0, positions: int = POSITIONS, rollout: int = 30) -> BatchStates:
@@ -36,15 +40,21 @@ def states(seed: int = 0, positions: int = POSITIONS, rollout: int = 30) -> Batc
     )
 
 
-def offline_teachability(batch: BatchStates, budget: float) -> set[int]:
-    """DEFINITIONS, sections 2 and 6, written out in float64 from the whole distributions."""
-    logs = [
+def log_probabilities(batch: BatchStates) -> tuple[np.ndarray, np.ndarray]:
+    """(student, teacher), (pos, vocab) float64, nats."""
+    student, teacher = (
         torch.log_softmax(hidden.double() @ head.double().T, dim=1).numpy()
         for hidden, head in (
             (batch.student, batch.student_head.weight),
             (batch.teacher, batch.teacher_head.weight),
         )
-    ]
+    )
+    return student, teacher
+
+
+def offline_teachability(batch: BatchStates, budget: float) -> set[int]:
+    """DEFINITIONS, sections 2 and 6, written out in float64 from the whole distributions."""
+    logs = log_probabilities(batch)
     disagreement, compatibility = [], []
     for log_s, log_t in zip(*logs, strict=True):
         top_s, top_t = (slow_top(log.tolist(), K) for log in (log_s, log_t))
@@ -67,13 +77,66 @@ def offline_teachability(batch: BatchStates, budget: float) -> set[int]:
     return set(order[:kept])
 
 
-@pytest.mark.parametrize("selector", [name for name in SELECTORS if name != "full"])
+@pytest.mark.parametrize("selector", EXACT)
 @pytest.mark.parametrize("budget", [0.03, 0.05, 0.1, 0.333, 0.5, 1.0])
 @pytest.mark.parametrize("positions", [POSITIONS, 257, 20, 1])
 def test_mask_keeps_exactly_the_budget(selector: str, budget: float, positions: int) -> None:
     found = batch_mask(states(positions=positions), selector, budget, K, seed=0)
     assert found.mask.shape == (positions,)
     assert found.mask.sum() == math.ceil(Fraction(str(budget)) * positions)
+
+
+@pytest.mark.parametrize("selector", IN_Q3)
+@pytest.mark.parametrize("budget", [0.03, 0.1, 0.9])
+def test_q3_mask_lies_in_q3_and_is_all_of_it_where_it_is_short(
+    selector: str, budget: float
+) -> None:
+    q3 = batch_signals(states(), K).q3
+    found = batch_mask(states(), selector, budget, K, seed=0)
+    wanted = math.ceil(Fraction(str(budget)) * POSITIONS)
+    assert q3[found.mask].all()
+    assert found.mask.sum() == min(wanted, q3.sum())
+    assert (found.wanted, found.short) == (wanted, q3.sum() < wanted)
+
+
+@pytest.mark.parametrize(("budget", "kept"), [(0.333, 99), (0.05, 15), (0.01, 3)])
+def test_tip_original_mask_rounds_down(budget: float, kept: int) -> None:
+    assert batch_mask(states(), "tip-original", budget, K, seed=0).mask.sum() == kept
+
+
+def test_signals_of_a_batch_are_their_definitions() -> None:
+    batch = states()
+    got = batch_signals(batch, K)
+    entropies, kls, reverses = [], [], []
+    for s, t in zip(*log_probabilities(batch), strict=True):
+        entropies.append(-math.fsum(math.exp(a) * a for a in s))
+        kls.append(math.fsum(math.exp(b) * (b - a) for a, b in zip(s, t, strict=True)))
+        reverses.append(math.fsum(math.exp(a) * (a - b) for a, b in zip(s, t, strict=True)))
+    np.testing.assert_allclose(got.entropy, entropies, rtol=0, atol=FLOAT32)
+    np.testing.assert_allclose(got.kl_0, kls, rtol=0, atol=FLOAT32)
+    np.testing.assert_allclose(got.reverse_kl_0, reverses, rtol=0, atol=FLOAT32)
+    middle = float(np.median(entropies)), float(np.median(kls))
+    expected = [h <= middle[0] and k >= middle[1] for h, k in zip(entropies, kls, strict=True)]
+    assert got.q3.tolist() == expected
+    assert got.vocabulary == VOCABULARY
+
+
+@pytest.mark.parametrize("selector", ["kl", "q3", "random", "tip-original"])
+def test_one_per_rollout_adds_to_the_mask_what_each_rollout_lacks(selector: str) -> None:
+    batch = states()
+    plain = batch_mask(batch, selector, 0.01, K, seed=0)
+    found = batch_mask(batch, selector, 0.01, K, seed=0, one_per_rollout=True)
+    rollouts = np.asarray(batch.context)
+    assert not (plain.mask & ~found.mask).any()
+    assert set(rollouts[found.mask]) == set(rollouts)
+    assert found.added == 10 - len(set(rollouts[plain.mask]))
+
+
+@pytest.mark.parametrize("selector", ["random", "full"])
+def test_masks_that_need_no_models_look_at_no_logits(selector: str) -> None:
+    batch = replace(states(), student=torch.empty(0), teacher=torch.empty(0))
+    kept = batch_mask(batch, selector, 0.1, K, seed=0).mask
+    assert np.array_equal(kept, batch_mask(states(), selector, 0.1, K, seed=0).mask)
 
 
 @pytest.mark.parametrize("budget", [0.05, 1.0])
@@ -89,7 +152,7 @@ def test_teachability_mask_is_the_offline_selection(budget: float, seed: int) ->
     assert set(np.flatnonzero(found).tolist()) == offline_teachability(batch, budget)
 
 
-@pytest.mark.parametrize("selector", ["teachability", "kl", "entropy", "random"])
+@pytest.mark.parametrize("selector", SELECTORS)
 def test_mask_does_not_depend_on_the_order_of_rows(selector: str) -> None:
     batch = states()
     order = np.random.default_rng(0).permutation(POSITIONS)
@@ -131,3 +194,15 @@ def test_mask_carries_no_gradient() -> None:
 def test_budget_out_of_range_is_refused(budget: float) -> None:
     with pytest.raises(InputError, match=r"--budget: expected a share of positions in \(0, 1\]"):
         batch_mask(states(positions=10), "kl", budget, K, seed=0)
+
+
+@pytest.mark.parametrize("selector", ["teachability", "q3", "tip-original"])
+def test_scores_that_are_not_finite_are_refused_with_their_rollout(selector: str) -> None:
+    batch = states()
+    batch.teacher[270, 0] = torch.nan
+    with pytest.raises(InputError) as caught:
+        batch_mask(batch, selector, 0.1, K, seed=0)
+    assert str(caught.value) == (
+        "rollout 0:9, position 0: expected finite scores of student and teacher, got KL nan; "
+        "lower --learning-rate, or train in float32"
+    )
