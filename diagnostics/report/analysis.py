@@ -19,6 +19,7 @@ from diagnostics.report.rows import (
     ANSWERS,
     SCOPES,
     Piece,
+    Start,
     answer_rows,
     checkpoint_rows,
     kind_counts,
@@ -41,22 +42,14 @@ from diagnostics.statistics.noise import (
     unchanged_tokens,
 )
 from diagnostics.statistics.regression import Outcome
-from diagnostics.statistics.selectors import Selector
+from diagnostics.statistics.selectors import SELECTORS
 from diagnostics.statistics.tokens import token_table
 
 Definitions = Literal["paper", "released"]
 
 SUPPORTS = (8, 16, 32)
 BUDGETS = (0.01, 0.03, 0.05, 0.10)
-TABLE_SELECTORS: tuple[Selector, ...] = (
-    "teachability",
-    "kl",
-    "tip",
-    "entropy",
-    "compatibility",
-    "incompatible",
-    "random",
-)
+TABLE_SELECTORS = tuple(name for name in SELECTORS if name != "full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,11 +199,14 @@ def _check(runs: Sequence[Run], settings: ReportSettings) -> None:
 
 
 def _slices(run: Run, k: int, frame: pd.DataFrame, settings: ReportSettings) -> Iterator[Piece]:
-    kept = None
+    start = None
+    size = int(run.manifest["vocabulary"]["shared"])
     for name, rows in frame.groupby("checkpoint", observed=True, sort=False):
         part = rows.reset_index(drop=True)
-        kept = kept or selections(part, TABLE_SELECTORS, BUDGETS, settings.seed)
-        yield Piece(run.name, str(name), k, part, settings.bootstrap, kept)
+        if start is None:
+            kept = selections(part, TABLE_SELECTORS, BUDGETS, settings.seed, vocabulary=size)
+            start = Start(part, kept)
+        yield Piece(run.name, str(name), k, part, settings.bootstrap, start)
 
 
 def _scored_twice(run: Run, piece: Piece, settings: ReportSettings) -> list[Piece]:
@@ -218,9 +214,11 @@ def _scored_twice(run: Run, piece: Piece, settings: ReportSettings) -> list[Piec
     found = []
     for kind in run.noise_kinds:
         frame = unchanged_tokens(piece.frame, run, kind)
-        kept = {key: replace(s, mask=s.mask[frame.index]) for key, s in piece.kept.items()}
+        masks = {key: replace(s, mask=s.mask[frame.index]) for key, s in piece.start.kept.items()}
+        kept = {key: selection for key, selection in masks.items() if selection.mask.any()}
         frame = frame.reset_index(drop=True)
-        found.append(Piece(run.name, kind, piece.top_k, frame, settings.bootstrap, kept))
+        start = Start(frame, kept)
+        found.append(Piece(run.name, kind, piece.top_k, frame, settings.bootstrap, start))
     return found
 
 

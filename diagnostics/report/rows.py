@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from diagnostics.report.noise import Row
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.bootstrap import Bootstrap, Interval, difference, interval
-from diagnostics.statistics.budgets import kept_means, top_n
-from diagnostics.statistics.gaps import matched_gap, support_gap
+from diagnostics.statistics.budgets import kept_means, top_ns
+from diagnostics.statistics.clusters import Clusters, prompt_clusters
+from diagnostics.statistics.estimators import Mean
+from diagnostics.statistics.gaps import Pairs, matched_gap, matched_pairs, support_gap
 from diagnostics.statistics.noise import NoiseFloor, counts_against
 from diagnostics.statistics.regression import Decomposition, Outcome, Scope, decompose
 from diagnostics.statistics.results import spread
@@ -28,25 +32,59 @@ SCOPES: tuple[Scope, ...] = ("all", "q3")
 PROXIES = ("compatibility", "bc_union", "jaccard", "overlap", "shared_teacher_mass")
 OUTCOMES: tuple[tuple[Outcome, str], ...] = (("gain", ""), ("gain_rel", "_rel"))
 QUANTILES = (0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.95)
+KEPT_COLUMNS = (
+    "gain_per_keep",
+    "q3_share",
+    "entropy_norm",
+    "disagreement_norm",
+    "compatibility_norm",
+    "tied_share",
+    "short",
+)
 MAIN_PROMPTS = 100  # fewer prompts than this are called a boundary check, as the paper does with 8
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the checkpoints of one run at one K share, since it knows theta_0 alone.
+
+    Fields: `frame` token table of any of them; `kept` what each selector keeps at each budget.
+    """
+
+    frame: pd.DataFrame
+    kept: dict[tuple[Selector, float], Selection]
+
+    @cached_property
+    def clusters(self) -> Clusters:
+        """The prompts."""
+        return prompt_clusters(self.frame)
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """Matched pairs of Q3 by C."""
+        return matched_pairs(self.frame, "compatibility", self.clusters)
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One checkpoint of one run at one K: its rows, the run's draws, what each selector keeps."""
+    """One checkpoint of one run at one K: its rows, how intervals are made, what is shared."""
 
     run: str
     checkpoint: str
     top_k: int
     frame: pd.DataFrame
     bootstrap: Bootstrap
-    kept: dict[tuple[Selector, float], Selection]
+    start: Start
     fits: dict[tuple[Scope, Outcome], Decomposition] = field(default_factory=dict)
 
     @property
     def key(self) -> Row:
         """Run and checkpoint, the first two columns of each table."""
         return {"run": self.run, "checkpoint": self.checkpoint}
+
+    def mean(self, rows: NDArray[np.bool_], outcome: Outcome) -> Mean:
+        """Mean gain over some rows (pos,)."""
+        return kept_means(self.frame, rows, outcome, self.start.clusters)
 
     def fit(self, scope: Scope, outcome: Outcome) -> Decomposition:
         """The regression, made once."""
@@ -73,7 +111,9 @@ def table01(piece: Piece) -> list[Row]:
     extra: dict[str, Any] = {}
     for outcome, suffix in OUTCOMES:
         gap = support_gap(frame, "compatibility", piece.bootstrap, outcome=outcome)
-        matched = matched_gap(frame, "compatibility", piece.bootstrap, outcome=outcome)
+        matched = matched_gap(
+            frame, "compatibility", piece.bootstrap, outcome=outcome, pairs=piece.start.pairs
+        )
         row |= spread("gap", gap.gap, suffix) | spread("matched_gap", matched.gap, suffix)
         after = matched.balance["difference_after"].abs().max()
         extra = {
@@ -113,16 +153,20 @@ def table06(piece: Piece) -> list[Row]:
 def table08(piece: Piece) -> list[Row]:
     """Exact top-N of each selector at each budget."""
     rows = []
-    for (selector, budget), selection in piece.kept.items():
-        gain, rel = (
-            top_n(piece.frame, selector, budget, piece.bootstrap, outcome=o, selection=selection)
-            for o, _ in OUTCOMES
+    by_gain, by_rel = (
+        top_ns(
+            piece.frame,
+            piece.start.kept,
+            piece.bootstrap,
+            outcome=outcome,
+            clusters=piece.start.clusters,
         )
-        row = piece.key | {"top_k": piece.top_k, "selector": selector, "budget": budget}
-        row |= {"n_kept": gain.n_kept} | spread("gain", gain.gain)
-        for name in ("gain_per_keep", "q3_share", "entropy_norm", "disagreement_norm"):
-            row[name] = getattr(gain, name)
-        row |= {"compatibility_norm": gain.compatibility_norm, "tied_share": gain.tied_share}
+        for outcome, _ in OUTCOMES
+    )
+    for made, rel in zip(by_gain, by_rel, strict=True):
+        row = piece.key | {"top_k": piece.top_k, "selector": made.selector, "budget": made.budget}
+        row |= {"n_kept": made.n_kept} | spread("gain", made.gain)
+        row |= {name: getattr(made, name) for name in KEPT_COLUMNS}
         rows.append(row | spread("gain", rel.gain, "_rel"))
     return rows
 
@@ -151,9 +195,7 @@ def checkpoint_rows(piece: Piece, floors: Sequence[NoiseFloor]) -> list[Row]:
     everywhere = np.ones(len(frame), dtype=bool)
     row: Row = piece.key | {"kl_0": frame["kl_0"].mean(), "kl": frame["kl"].mean()}
     for outcome, suffix in OUTCOMES:
-        row |= spread(
-            "gain", interval(kept_means(frame, everywhere, outcome), piece.bootstrap), suffix
-        )
+        row |= spread("gain", interval(piece.mean(everywhere, outcome), piece.bootstrap), suffix)
     row["gain_rel_median"] = frame["gain_rel"].median()
     row["improved_share"] = float((frame["gain"] > 0).mean())
     row["reverse_kl_0"] = frame["reverse_kl_0"].mean()
@@ -202,9 +244,7 @@ def quadrant_rows(piece: Piece) -> list[Row]:
             "kl_0": part["kl_0"].mean(),
             "compatibility": part["compatibility"].mean(),
         }
-        rows.append(
-            row | spread("gain", interval(kept_means(piece.frame, mask, "gain"), piece.bootstrap))
-        )
+        rows.append(row | spread("gain", interval(piece.mean(mask, "gain"), piece.bootstrap)))
     return rows
 
 
@@ -246,7 +286,7 @@ def _support_gap(piece: Piece, outcome: Outcome) -> Interval:
 
 def _budget_difference(piece: Piece, outcome: Outcome) -> Interval:
     by_dl, by_kl = (
-        kept_means(piece.frame, piece.kept[selector, ANSWER_BUDGET].mask, outcome)
+        piece.mean(piece.start.kept[selector, ANSWER_BUDGET].mask, outcome)
         for selector in ("teachability", "kl")
     )
     return difference(by_dl, by_kl, piece.bootstrap)

@@ -177,6 +177,27 @@ def intervals(estimator: Estimator, bootstrap: Bootstrap) -> list[Interval]:
     return ends
 
 
+def joint_intervals(estimators: Sequence[Estimator], bootstrap: Bootstrap) -> list[Interval]:
+    """`interval` of each of many one-number estimators of the same clusters.
+
+    Percentile intervals come from one product of all their sums, several times faster.
+    """
+    clusters = len(estimators[0].sums)
+    if bootstrap.kind != "percentile" or clusters < 2:
+        return [interval(e, bootstrap) for e in estimators]
+    sums = [e.sums for e in estimators]
+    totals = bootstrap.totals(np.hstack(sums))
+    ends = np.cumsum([one.shape[1] for one in sums])
+    draws = [
+        e.value(totals[:, end - one.shape[1] : end])[:, 0]
+        for e, one, end in zip(estimators, sums, ends, strict=True)
+    ]
+    return [
+        percentile_interval(float(estimate(e)[0]), d)
+        for e, d in zip(estimators, draws, strict=True)
+    ]
+
+
 def no_interval(value: float, clusters: int, kind: Kind = "percentile") -> Interval:
     """What is given for fewer than two clusters."""
     reason = f"{clusters} prompt: no interval from one cluster"

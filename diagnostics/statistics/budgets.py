@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diagnostics.statistics.bootstrap import DEFAULT, Bootstrap, Interval, interval
-from diagnostics.statistics.clusters import prompt_clusters
+from diagnostics.statistics.bootstrap import DEFAULT, Bootstrap, Interval, joint_intervals
+from diagnostics.statistics.clusters import Clusters, prompt_clusters
 from diagnostics.statistics.estimators import Mean
 from diagnostics.statistics.gaps import masked_mean, outcomes
 from diagnostics.statistics.regression import Outcome
 from diagnostics.statistics.results import Result
-from diagnostics.statistics.selectors import Selection, Selector, select, select_many
+from diagnostics.statistics.selectors import Selection, Selector, select_many
 from diagnostics.statistics.signals import Signals, identities
 
 
@@ -92,9 +92,14 @@ def selections(
     return found
 
 
-def kept_means(frame: pd.DataFrame, kept: NDArray[np.bool_], outcome: Outcome) -> Mean:
+def kept_means(
+    frame: pd.DataFrame,
+    kept: NDArray[np.bool_],
+    outcome: Outcome,
+    clusters: Clusters | None = None,
+) -> Mean:
     """The mean gain over kept positions (pos,), as an estimator."""
-    return masked_mean(prompt_clusters(frame), outcomes(frame, outcome, kept), kept)
+    return masked_mean(clusters or prompt_clusters(frame), outcomes(frame, outcome, kept), kept)
 
 
 def top_n(
@@ -105,29 +110,42 @@ def top_n(
     *,
     outcome: Outcome = "gain",
     seed: int = 0,
-    selection: Selection | None = None,
+    vocabulary: int | None = None,
 ) -> TopN:
     """Mean gain of exactly ceil(rho N) positions of one checkpoint's token table.
 
-    `selection` may hold what `selector` keeps at `budget`, where the caller has it already: it is
-    the same for every checkpoint and outcome.
+    `seed` matters to `random` alone; `vocabulary` (its size) to `q3-tip` alone.
     """
-    if selection is None:
-        selection = select(selector, budget, signals_of(frame), seed)
-    kept = selection.mask
-    gain = interval(kept_means(frame, kept, outcome), bootstrap)
-    chosen = frame[kept]
-    inexact = selection.short or selection.added > 0
-    return TopN(
-        selector=selector,
-        budget=budget,
-        n_kept=int(kept.sum()),
-        gain=gain,
-        gain_per_keep=gain.estimate / (selection.share if inexact else budget),
-        q3_share=float((chosen["quadrant"] == 3).mean()),
-        entropy_norm=float(chosen["entropy_norm"].mean()),
-        disagreement_norm=float(chosen["disagreement_norm"].mean()),
-        compatibility_norm=float(chosen["compatibility_norm"].mean()),
-        tied_share=selection.tied_share,
-        short=selection.short,
-    )
+    kept = selections(frame, [selector], [budget], seed, vocabulary=vocabulary)
+    (only,) = top_ns(frame, kept, bootstrap, outcome=outcome)
+    return only
+
+
+def top_ns(
+    frame: pd.DataFrame,
+    kept: Mapping[tuple[Selector, float], Selection],
+    bootstrap: Bootstrap = DEFAULT,
+    *,
+    outcome: Outcome = "gain",
+    clusters: Clusters | None = None,
+) -> list[TopN]:
+    """`top_n` of each selector and budget in `selections`, which every checkpoint shares."""
+    clusters = clusters or prompt_clusters(frame)
+    means = [kept_means(frame, k.mask, outcome, clusters) for k in kept.values()]
+    gains = joint_intervals(means, bootstrap)
+    columns = ("entropy_norm", "disagreement_norm", "compatibility_norm")
+    features = {name: frame[name].to_numpy() for name in columns}
+    features["q3_share"] = (frame["quadrant"] == 3).to_numpy(dtype=np.float64)
+    return [
+        TopN(
+            selector=selector,
+            budget=budget,
+            n_kept=int(k.mask.sum()),
+            gain=gain,
+            gain_per_keep=gain.estimate / (k.share if k.short or k.added else budget),
+            tied_share=k.tied_share,
+            short=k.short,
+            **{name: float(values[k.mask].mean()) for name, values in features.items()},
+        )
+        for ((selector, budget), k), gain in zip(kept.items(), gains, strict=True)
+    ]

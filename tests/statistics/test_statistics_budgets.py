@@ -12,7 +12,7 @@ import statistics_reference as reference
 
 from diagnostics.errors import InputError
 from diagnostics.statistics.bootstrap import Bootstrap, draw_counts
-from diagnostics.statistics.budgets import selections, signals_of, top_n
+from diagnostics.statistics.budgets import selections, signals_of, top_n, top_ns
 from diagnostics.statistics.selectors import SELECTORS, select
 
 SUMS = 1e-10  # ratios of sums against means of rows in another order
@@ -131,13 +131,21 @@ def test_outcome_does_not_change_what_is_kept(frame: pd.DataFrame, counts: np.nd
     assert relative.gain.estimate == pytest.approx(rows["gain_rel"].mean(), rel=SUMS)
 
 
-def test_selection_that_is_given_equals_the_one_that_is_made(
-    frame: pd.DataFrame, counts: np.ndarray
+@pytest.mark.parametrize("kind", ["percentile", "bca"])
+def test_many_selectors_and_budgets_at_once_equal_one_at_a_time(
+    frame: pd.DataFrame, kind: str
 ) -> None:
-    selection = select("kl", 0.2, signals_of(frame), seed=0)
-    assert top_n(frame, "kl", 0.2, Bootstrap(counts=counts), selection=selection) == top_n(
-        frame, "kl", 0.2, Bootstrap(counts=counts)
-    )
+    bootstrap = Bootstrap(draws=80, kind=kind)
+    together = top_ns(frame, selections(frame, ["kl", "tip"], [0.2, 0.5]), bootstrap)
+    alone = [top_n(frame, s, b, bootstrap) for s in ("kl", "tip") for b in (0.2, 0.5)]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.selector, one.budget, one.n_kept) == (
+            other.selector,
+            other.budget,
+            other.n_kept,
+        )
+        here, there = one.gain, other.gain
+        assert (here.low, here.high) == pytest.approx((there.low, there.high), abs=SUMS)
 
 
 def whole(frame: pd.DataFrame) -> pd.DataFrame:
@@ -196,8 +204,8 @@ def test_short_q3_is_said_and_its_gain_is_by_the_share_kept(
 def test_gain_of_one_per_rollout_is_by_the_share_kept(
     frame: pd.DataFrame, counts: np.ndarray
 ) -> None:
-    kept = selections(frame, ["kl"], [0.03], one_per_rollout=True)["kl", 0.03]
-    got = top_n(frame, "kl", 0.03, Bootstrap(counts=counts), selection=kept)
+    kept = selections(frame, ["kl"], [0.03], one_per_rollout=True)
+    (got,) = top_ns(frame, kept, Bootstrap(counts=counts))
     share = got.n_kept / len(frame)
     assert share > 0.03
     assert got.gain_per_keep == pytest.approx(got.gain.estimate / share, abs=SUMS / share)
