@@ -22,6 +22,7 @@ import pandas as pd
 from diagnostics.errors import InputError
 from diagnostics.statistics.normalize import Epsilon
 from diagnostics.statistics.regression import Outcome
+from diagnostics.statistics.selectors import Ties
 
 ATTRIBUTE = "definitions"  # the key in `frame.attrs` and in a file's metadata
 
@@ -45,7 +46,7 @@ class Definitions:
     disagreement: Literal["union", "kl_0"] = "union"
     epsilon: Epsilon = "always"
     keeping: Literal["exact", "at_least_one"] = "exact"
-    ties: Literal["hash", "row_order"] = "hash"
+    ties: Ties = "hash"
     compatibility: Literal["exact", "lower"] = "exact"
     entropy_from: Model = "theta_0"
     compatibility_from: Model = "theta_0"
@@ -54,11 +55,12 @@ class Definitions:
     def name(self) -> str:
         """The set's name, which `definition_set` reads back."""
         own = asdict(self)
-        named: list[list[str]] = [
+        named = [
             [word, *_words({k: v for k, v in own.items() if v != getattr(base, k)})]
             for word, base in SETS.items()
         ]
-        return "+".join(min(named, key=len))
+        shortest = min(named, key=len)
+        return "+".join(shortest)
 
     @property
     def leaks(self) -> bool:
