@@ -36,6 +36,9 @@ Seed = Annotated[int, typer.Option(min=0, help="Every random choice follows from
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 DtypeName = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Temperature = Annotated[float, typer.Option(min=0.01, help="Sampling temperature.")]
+DefinitionSet = Annotated[
+    str, typer.Option(help="paper or released; +leakage takes H and C of the checkpoint.")
+]
 NewTokens = Annotated[int, typer.Option(min=1, help="Longest response.")]
 
 
@@ -245,31 +248,31 @@ def tokens(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     out: Annotated[Path, typer.Option(help="The table, a Parquet file.")],
     top_k: Annotated[int, typer.Option(min=1, help="Support size K.")] = 16,
+    definitions: DefinitionSet = "paper",
 ) -> None:
     """Write the token table: one row per checkpoint, context and valid position."""
-    from diagnostics.files import write_parquet
     from diagnostics.scoring.run import open_run
-    from diagnostics.statistics.tokens import to_arrow, token_table
+    from diagnostics.statistics.definitions import definition_set
+    from diagnostics.statistics.token_files import write_tokens
 
-    opened = open_run(run)
-    table = to_arrow(token_table(opened, top_k), opened, top_k)
-    write_parquet(out, table)
-    typer.echo(f"{out}: {table.num_rows} rows")
+    rows = write_tokens(out, open_run(run), top_k, definition_set(definitions))
+    typer.echo(f"{out}: {rows} rows")
 
 
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
-    definitions: Annotated[str, typer.Option(help="paper or released.")] = "paper",
+    definitions: DefinitionSet = "paper",
     top_k: Annotated[int, typer.Option(min=1, help="Main support size K.")] = 16,
     draws: Annotated[int, typer.Option(min=100, help="Bootstrap draws.")] = 2000,
     seed: Seed = 0,
 ) -> None:
     """Write tables, figures, the page and results.json."""
-    from diagnostics.report.analysis import ReportSettings, check_definitions
+    from diagnostics.report.analysis import ReportSettings
     from diagnostics.report.write import write_report
     from diagnostics.scoring.run import open_run
+    from diagnostics.statistics.definitions import check_definitions
 
     settings = ReportSettings(
         definitions=check_definitions(definitions), top_k=top_k, draws=draws, seed=seed

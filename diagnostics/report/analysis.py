@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -36,6 +36,7 @@ from diagnostics.report.scoring import describe
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.bootstrap import Bootstrap, Interval
 from diagnostics.statistics.budgets import selections
+from diagnostics.statistics.definitions import definition_set, definitions_of
 from diagnostics.statistics.noise import (
     in_noise,
     noise_floor,
@@ -45,8 +46,6 @@ from diagnostics.statistics.regression import Outcome
 from diagnostics.statistics.selectors import SELECTORS
 from diagnostics.statistics.tokens import token_table
 
-Definitions = Literal["paper", "released"]
-
 SUPPORTS = (8, 16, 32)
 BUDGETS = (0.01, 0.03, 0.05, 0.10)
 TABLE_SELECTORS = tuple(name for name in SELECTORS if name != "full")
@@ -54,9 +53,9 @@ TABLE_SELECTORS = tuple(name for name in SELECTORS if name != "full")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSettings:
-    """What a report is made with."""
+    """What a report is made with; `definitions` is a set's name (`statistics.definitions`)."""
 
-    definitions: Definitions = "paper"
+    definitions: str = "paper"
     top_k: int = 16
     draws: int = 2000
     seed: int = 0
@@ -119,7 +118,8 @@ def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = si
     shown: tuple[pd.DataFrame, list[pd.DataFrame]] | None = None
     for run in runs:
         for k in supports(run, settings.top_k):
-            frame, main = token_table(run, k), k == settings.top_k
+            frame = token_table(run, k, definitions=definition_set(settings.definitions))
+            main = k == settings.top_k
             pieces = list(_slices(run, k, frame, settings))
             twice = _scored_twice(run, pieces[0], settings)
             noise = [piece for piece in twice if kind_counts(run, piece.checkpoint)]
@@ -149,18 +149,6 @@ def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = si
 def supports(run: Run, top_k: int) -> list[int]:
     """The support sizes a report shows: the paper's that the run has, and the asked one."""
     return sorted({k for k in SUPPORTS if k <= run.top_k} | {top_k})
-
-
-def check_definitions(name: str) -> Definitions:
-    """The definition set of a name. Raises InputError for one that is not there."""
-    if name != "paper":
-        raise InputError(
-            where="--definitions",
-            expected="`paper`, the set that is there so far",
-            got=repr(name),
-            fix="leave the option out",
-        )
-    return "paper"
 
 
 def _check(runs: Sequence[Run], settings: ReportSettings) -> None:
@@ -203,7 +191,7 @@ def _slices(run: Run, k: int, frame: pd.DataFrame, settings: ReportSettings) -> 
     size = int(run.manifest["vocabulary"]["shared"])
     for name, rows in frame.groupby("checkpoint", observed=True, sort=False):
         part = rows.reset_index(drop=True)
-        if start is None:
+        if start is None or definitions_of(part).leaks:
             kept = selections(part, TABLE_SELECTORS, BUDGETS, settings.seed, vocabulary=size)
             start = Start(part, kept)
         yield Piece(run.name, str(name), k, part, settings.bootstrap, start)

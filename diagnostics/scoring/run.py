@@ -167,13 +167,18 @@ class Run:
         table = read_parquet(self.folder / "contexts.parquet")
         return table["context_id"].to_pylist(), table["prompt_id"].to_pylist()
 
-    def teacher(self) -> TeacherScores:
-        """The teacher's scores. Raises InputError when parts are missing."""
-        return TeacherScores(**self._arrays(TEACHER, TeacherScores.__slots__))
+    @property
+    def parts(self) -> int:
+        """How many parts the bank was cut into."""
+        return int(self.manifest["parts"])
 
-    def student(self, name: str = START) -> StudentScores:
+    def teacher(self, part: int | None = None) -> TeacherScores:
+        """The teacher's scores, of one part or of all. Raises InputError when parts are missing."""
+        return TeacherScores(**self._arrays(TEACHER, TeacherScores.__slots__, part))
+
+    def student(self, name: str = START, part: int | None = None) -> StudentScores:
         """Scores of theta_0 or of a checkpoint. Raises InputError when parts are missing."""
-        return StudentScores(**self._arrays(name, StudentScores.__slots__))
+        return StudentScores(**self._arrays(name, StudentScores.__slots__, part))
 
     def noise(self, kind: str = BATCH) -> NoiseScores:
         """Scores of theta_0 from a second time. Raises InputError when `kind` was not measured."""
@@ -194,20 +199,23 @@ class Run:
         values: Floats = self._arrays(model, ("dropped",))["dropped"]
         return values
 
-    def listed_teacher(self) -> ListedTeacherScores:
+    def listed_teacher(self, part: int | None = None) -> ListedTeacherScores:
         """The scores of a teacher known by its lists. Raises InputError when parts are missing."""
-        return ListedTeacherScores(**self._arrays(TEACHER, ListedTeacherScores.__slots__))
+        return ListedTeacherScores(**self._arrays(TEACHER, ListedTeacherScores.__slots__, part))
 
-    def listed_student(self, name: str = START) -> ListedStudentScores:
+    def listed_student(self, name: str = START, part: int | None = None) -> ListedStudentScores:
         """Scores beside such a teacher. Raises InputError when parts are missing."""
-        return ListedStudentScores(**self._arrays(name, ListedStudentScores.__slots__))
+        return ListedStudentScores(**self._arrays(name, ListedStudentScores.__slots__, part))
 
-    def _arrays(self, model: str, names: tuple[str, ...]) -> dict[str, Any]:
-        return part_columns(self._files(model), names)
+    def _arrays(
+        self, model: str, names: tuple[str, ...], part: int | None = None
+    ) -> dict[str, Any]:
+        files = self._files(model)
+        return part_columns(files if part is None else [files[part]], names)
 
     def _files(self, model: str) -> list[Path]:
         """The scored parts of a model, all of them."""
-        count = int(self.manifest["parts"])
+        count = self.parts
         files = [part_file(self.folder, model, part) for part in range(count)]
         missing = [file for file in files if not file.is_file()]
         if missing:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from diagnostics.statistics.bootstrap import DEFAULT, Bootstrap, Interval, joint_intervals
 from diagnostics.statistics.clusters import Clusters, prompt_clusters
+from diagnostics.statistics.definitions import PAPER, definitions_of
 from diagnostics.statistics.estimators import Mean
 from diagnostics.statistics.gaps import masked_mean, outcomes
 from diagnostics.statistics.regression import Outcome
@@ -76,18 +77,23 @@ def selections(
     seed: int = 0,
     *,
     vocabulary: int | None = None,
-    one_per_rollout: bool = False,
+    one_per_rollout: bool | None = None,
 ) -> dict[tuple[Selector, float], Selection]:
-    """What each selector keeps at each budget of one bank: the same for every checkpoint.
+    """What each selector keeps at each budget of one bank, under the frame's definition set.
 
-    `one_per_rollout` keeps at least one position of each rollout besides (set `released`). Raises
-    InputError as `select_many` does.
+    It is the same for every checkpoint, unless the set leaks. `one_per_rollout` keeps at least one
+    position of each rollout besides, or not, whatever the set says. Raises InputError as
+    `select_many` does.
     """
-    signals = signals_of(frame, vocabulary)
+    signals, definitions = signals_of(frame, vocabulary), definitions_of(frame, PAPER)
+    if one_per_rollout is None:
+        one_per_rollout = definitions.keeping == "at_least_one"
     owners = pd.Series(frame["context_id"]) if one_per_rollout else None
     found: dict[tuple[Selector, float], Selection] = {}
     for name in selectors:
-        kept = select_many(name, budgets, signals, seed, at_least_one_of=owners)
+        kept = select_many(
+            name, budgets, signals, seed, at_least_one_of=owners, ties=definitions.ties
+        )
         found |= {(name, budget): k for budget, k in zip(budgets, kept, strict=True)}
     return found
 

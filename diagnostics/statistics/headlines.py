@@ -20,12 +20,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from diagnostics.statistics.budgets import kept_means, signals_of
+from diagnostics.statistics.budgets import kept_means, selections
 from diagnostics.statistics.clusters import prompt_clusters
 from diagnostics.statistics.estimators import Difference, Estimator
 from diagnostics.statistics.gaps import in_q3, matched_pairs, outcomes, support_split
 from diagnostics.statistics.regression import Outcome, decomposition_estimator
-from diagnostics.statistics.selectors import select
 
 Headline = Literal["gain", "beta", "beta_q3", "gap", "matched", "budget"]
 BUDGET = 0.05
@@ -66,9 +65,9 @@ def _matched(frame: pd.DataFrame, outcome: Outcome) -> Estimator:
 
 
 def _budget(frame: pd.DataFrame, outcome: Outcome) -> Estimator:
-    signals = signals_of(frame)
-    by_dl, by_kl = (select(name, BUDGET, signals, 0).mask for name in ("teachability", "kl"))
-    return Difference(kept_means(frame, by_dl, outcome), kept_means(frame, by_kl, outcome))
+    kept = selections(frame, ("teachability", "kl"), (BUDGET,))
+    by_dl, by_kl = (kept_means(frame, selection.mask, outcome) for selection in kept.values())
+    return Difference(by_dl, by_kl)
 
 
 HEADLINES: dict[Headline, Callable[[pd.DataFrame, Outcome], Estimator]] = {

@@ -21,8 +21,8 @@ from diagnostics.errors import InputError
 from diagnostics.scoring.run import BATCH, Run
 from diagnostics.statistics.bootstrap import DEFAULT, Bootstrap, Interval, interval
 from diagnostics.statistics.budgets import kept_means
+from diagnostics.statistics.measured import RELATIVE_EPSILON
 from diagnostics.statistics.results import Result
-from diagnostics.statistics.tokens import RELATIVE_EPSILON
 
 PRECISION = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}  # significant bits
 

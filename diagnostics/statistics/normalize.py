@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+Epsilon = Literal["always", "empty_range"]
+
 LOW, HIGH, EPSILON = 0.05, 0.95, 1e-12
 
 
-def stretched(z: Floats) -> Floats:
+def stretched(z: Floats, epsilon: Epsilon = "always") -> Floats:
     """(z - Q05) / (Q95 - Q05 + eps), not clipped, (pos,); zeros where the range is below eps.
 
-    Quantiles interpolate linearly over all of `z`, the valid positions of the bank or batch.
+    Quantiles interpolate linearly over all of `z`, the valid positions of the bank or batch. With
+    `epsilon` "empty_range" eps only tells an empty range, and is not added.
     """
     low, high = np.quantile(z, [LOW, HIGH])
+    return stretched_between(z, float(low), float(high), epsilon)
+
+
+def stretched_between(z: Floats, low: float, high: float, epsilon: Epsilon = "always") -> Floats:
+    """`stretched` for given quantiles of the population."""
     if high - low < EPSILON:
         return np.zeros_like(z, dtype=np.float64)
-    return np.asarray((z - low) / (high - low + EPSILON))
+    return np.asarray((z - low) / (high - low + (EPSILON if epsilon == "always" else 0.0)))
 
 
-def norm(z: Floats) -> Floats:
+def norm(z: Floats, epsilon: Epsilon = "always") -> Floats:
     """Norm(z) = clip((z - Q05) / (Q95 - Q05 + eps), 0, 1), (pos,), written z~ (Eq. 11)."""
-    return np.clip(stretched(z), 0.0, 1.0)
+    return np.clip(stretched(z, epsilon), 0.0, 1.0)
 
 
 def min_max(z: Floats) -> Floats:

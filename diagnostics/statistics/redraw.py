@@ -19,6 +19,7 @@ from diagnostics.statistics.bootstrap import (
     percentile_interval,
 )
 from diagnostics.statistics.clusters import prompt_clusters
+from diagnostics.statistics.definitions import PAPER, definitions_of
 from diagnostics.statistics.tokens import derived
 
 Statistic = Callable[[pd.DataFrame], float]
@@ -51,4 +52,4 @@ def _resampled(frame: pd.DataFrame, pieces: list[np.ndarray]) -> pd.DataFrame:
     drawn = frame.iloc[np.concatenate(pieces)].reset_index(drop=True)
     copies = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
     drawn["prompt_id"] = [f"{copy:08d}" for copy in copies]
-    return drawn.assign(**derived(drawn))
+    return drawn.assign(**derived(drawn, definitions_of(frame, PAPER).epsilon))

@@ -7,7 +7,8 @@ stay equal are ordered by a stable hash of (context, position), never by row ord
 kept positions that only a tie-break decided is reported.
 
 The definition set `released` keeps at least one position of every rollout besides
-(`at_least_one_of`), which is how a nominal 3 % becomes more.
+(`at_least_one_of`), which is how a nominal 3 % becomes more. A plain sort, whose ties fall by row
+order, is one word away (`ties`), so that its effect can be shown.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ Selector = Literal[
     "full",
 ]
 SELECTORS: tuple[Selector, ...] = get_args(Selector)
+Ties = Literal["hash", "row_order"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +114,10 @@ def select(
     seed: int,
     *,
     at_least_one_of: NDArray[Any] | None = None,
+    ties: Ties = "hash",
 ) -> Selection:
     """The positions that a selector keeps at a budget; see `select_many`."""
-    return select_many(name, [budget], signals, seed, at_least_one_of=at_least_one_of)[0]
+    return select_many(name, [budget], signals, seed, at_least_one_of=at_least_one_of, ties=ties)[0]
 
 
 def select_many(
@@ -124,12 +127,14 @@ def select_many(
     seed: int,
     *,
     at_least_one_of: NDArray[Any] | None = None,
+    ties: Ties = "hash",
 ) -> tuple[Selection, ...]:
     """What a selector keeps at each budget: scored once, cut at each; `seed` matters to `random`.
 
     `at_least_one_of` (pos,) names the rollout of each position: of a rollout of which the budget
     keeps nothing, the position that ranks first is kept in addition. A `q3` selector then takes one
-    outside Q3 where the rollout has none in it.
+    outside Q3 where the rollout has none in it. `ties` "row_order" keeps the earlier row of equal
+    scores: no tie-break and no hash.
 
     Raises InputError for a budget outside (0, 1] or one that keeps nothing, an empty Q3, and a
     signal that the selector needs and that is missing or not finite.
@@ -148,7 +153,7 @@ def select_many(
         everything = np.ones(count, dtype=bool)
         return tuple(Selection(mask=everything, tied_share=0.0, wanted=count) for _ in budgets)
     score, tie_break = scores(name, signals, seed)
-    keys = (score, tie_break, ~signals.identity)
+    keys = (score,) if ties == "row_order" else (score, tie_break, ~signals.identity)
     rows = _candidates(name, signals)
     found = [_cut(name, budget, keys, rows) for budget in budgets]
     if at_least_one_of is None:

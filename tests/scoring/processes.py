@@ -30,7 +30,8 @@ from diagnostics.scoring import worker
 from diagnostics.scoring.rescore import rescore
 from diagnostics.scoring.run import open_run
 from diagnostics.scoring.task import Settings
-from diagnostics.statistics.tokens import to_arrow, token_table
+from diagnostics.statistics.token_files import to_arrow
+from diagnostics.statistics.tokens import token_table
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["diagnostics.scoring.rescore", "diagnostics.statistics.tokens"])

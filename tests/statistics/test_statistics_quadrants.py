@@ -8,7 +8,8 @@ import statistics_reference as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diagnostics.statistics.tokens import quadrants, relative_position
+from diagnostics.statistics.measured import relative_position
+from diagnostics.statistics.tokens import quadrants
 
 
 def test_four_corners_by_hand() -> None:
