@@ -44,7 +44,7 @@ from diagnostics.statistics.noise import (
 )
 from diagnostics.statistics.regression import Outcome
 from diagnostics.statistics.selectors import SELECTORS
-from diagnostics.statistics.tokens import token_table
+from diagnostics.statistics.tokens import token_tables
 
 SUPPORTS = (8, 16, 32)
 BUDGETS = (0.01, 0.03, 0.05, 0.10)
@@ -117,8 +117,9 @@ def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = si
     records: list[dict[str, Any]] = []
     shown: tuple[pd.DataFrame, list[pd.DataFrame]] | None = None
     for run in runs:
-        for k in supports(run, settings.top_k):
-            frame = token_table(run, k, definitions=definition_set(settings.definitions))
+        ks = supports(run, settings.top_k)
+        tables = token_tables(run, ks, definitions=definition_set(settings.definitions))
+        for k, frame in zip(ks, tables, strict=True):
             main = k == settings.top_k
             pieces = list(_slices(run, k, frame, settings))
             twice = _scored_twice(run, pieces[0], settings)

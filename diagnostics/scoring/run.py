@@ -180,6 +180,14 @@ class Run:
         """Scores of theta_0 or of a checkpoint. Raises InputError when parts are missing."""
         return StudentScores(**self._arrays(name, StudentScores.__slots__, part))
 
+    def divergences(self, name: str, part: int | None = None) -> tuple[Floats, Floats]:
+        """KL(p_T || p) and KL(p || p_T) of a student, (pos,) each, nats, without its top-k lists.
+
+        Raises InputError when parts are missing.
+        """
+        found = self._arrays(name, ("kl", "reverse_kl"), part)
+        return found["kl"], found["reverse_kl"]
+
     def noise(self, kind: str = BATCH) -> NoiseScores:
         """Scores of theta_0 from a second time. Raises InputError when `kind` was not measured."""
         if kind not in self.noise_kinds:

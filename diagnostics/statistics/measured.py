@@ -8,7 +8,7 @@ measurement a column holds. Not covered: any set but `paper` beside a teacher kn
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,11 +39,23 @@ Contexts = tuple[Sequence[str], Sequence[str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Teacher and theta_0. Fields: `teacher` scores; `columns` of the token table by name, (pos,)
-    each, `disagreement` that of Eq. 9 and `compatibility` that of Eq. 10."""
+    """Teacher and theta_0 at one support size `k`.
 
+    Fields: their scores, `teacher` and `student`; `columns` of the token table by name, (pos,)
+    each, `disagreement` that of Eq. 9 and `compatibility` that of Eq. 10.
+    """
+
+    k: int
     teacher: TeacherScores
+    student: StudentScores
     columns: Columns
+
+    def at(self, k: int) -> Start:
+        """The same at another support size, without reading again."""
+        if k == self.k:
+            return self
+        features = support_features(_lists(self.teacher, self.student), k)
+        return replace(self, k=k, columns=self.columns | _by_name(features))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +70,14 @@ class After:
 def measure_start(run: Run, k: int, contexts: Contexts, part: int | None = None) -> Start:
     """Teacher and theta_0 at support size `k`; `contexts` are the run's."""
     start, teacher = run.student(part=part), run.teacher(part)
-    features = support_features(_lists(teacher, start), k)
     columns = places(contexts, teacher) | {
         "kl_0": start.kl,
         "reverse_kl_0": start.reverse_kl,
         "entropy": start.entropy,
         "teacher_entropy": teacher.entropy,
-        **_by_name(features),
+        **_by_name(support_features(_lists(teacher, start), k)),
     }
-    return Start(teacher=teacher, columns=columns)
+    return Start(k=k, teacher=teacher, student=start, columns=columns)
 
 
 def measure_after(
@@ -74,17 +85,19 @@ def measure_after(
 ) -> After:
     """A checkpoint, with its `own` H and C only where asked: at the teacher's top-k lists, the
     teacher's probabilities at the checkpoint's own top-k are stored with it."""
-    after, kl_0 = run.student(name, part), start.columns["kl_0"]
-    gain = kl_0 - after.kl
+    kl_0 = start.columns["kl_0"]
+    kl, reverse_kl = run.divergences(name, part)
+    gain = kl_0 - kl
     columns = {
         "checkpoint": pd.Categorical.from_codes(np.zeros(len(gain), np.int8), [name]),
-        "kl": after.kl,
-        "reverse_kl": after.reverse_kl,
+        "kl": kl,
+        "reverse_kl": reverse_kl,
         "gain": gain,
         "gain_rel": gain / (kl_0 + RELATIVE_EPSILON),
     }
     if not own:
         return After(columns=columns)
+    after = run.student(name, part)
     features = support_features(_lists(start.teacher, after), k)
     leaked = {
         "entropy": after.entropy,

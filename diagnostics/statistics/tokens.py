@@ -22,6 +22,7 @@ from diagnostics.statistics.columns import columns_of
 from diagnostics.statistics.definitions import PAPER, Definitions, state
 from diagnostics.statistics.measured import (
     Columns,
+    Start,
     choose,
     measure_after,
     measure_listed,
@@ -57,16 +58,30 @@ def token_table(
     Raises InputError for a `k` beyond the run's, a run without checkpoints, an unknown one, or
     another set than `paper` beside a teacher known by its lists alone.
     """
+    (table,) = token_tables(run, [k], checkpoints, definitions)
+    return table
+
+
+def token_tables(
+    run: Run,
+    ks: Sequence[int],
+    checkpoints: Sequence[str] | None = None,
+    definitions: Definitions = PAPER,
+) -> Iterator[pd.DataFrame]:
+    """`token_table` at each of several support sizes, from scores that are read once."""
     names = require_checkpoints(run, checkpoints)
     require_measured(run, definitions)
     columns = [c.name for c in columns_of(run)]
-    tables = [
-        pd.DataFrame({name: piece[name] for name in columns})
-        for piece in _pieces(run, k, names, definitions)
-    ]
-    whole = pd.concat(tables, ignore_index=True)
-    whole["checkpoint"] = pd.Categorical(whole["checkpoint"], categories=names)
-    return state(whole, definitions)
+    start = None if run.listed else measure_start(run, ks[0], run.contexts())
+    for k in ks:
+        if start is None:
+            pieces = _listed(run, k, names)
+        else:
+            pieces = _pieces(run, k, names, definitions, start.at(k))
+        tables = [pd.DataFrame({name: piece[name] for name in columns}) for piece in pieces]
+        whole = pd.concat(tables, ignore_index=True)
+        whole["checkpoint"] = pd.Categorical(whole["checkpoint"], categories=names)
+        yield state(whole, definitions)
 
 
 def require_checkpoints(run: Run, checkpoints: Sequence[str] | None) -> list[str]:
@@ -172,17 +187,23 @@ def _norm(raw: Mapping[str, Any], name: str, cuts: Cuts, epsilon: Epsilon = "alw
     return np.clip(stretched, 0.0, 1.0)
 
 
-def _pieces(run: Run, k: int, names: Sequence[str], definitions: Definitions) -> Iterator[Columns]:
-    """The columns of each checkpoint; teacher and theta_0 are read once."""
+def _listed(run: Run, k: int, names: Sequence[str]) -> Iterator[Columns]:
+    """The columns of each checkpoint beside a teacher known by its lists."""
     contexts = run.contexts()
-    if run.listed:
-        for name in names:
-            raw = measure_listed(run, k, name, contexts)
-            yield raw | derived_listed(raw)
-        return
-    start = measure_start(run, k, contexts)
+    for name in names:
+        raw = measure_listed(run, k, name, contexts)
+        yield raw | derived_listed(raw)
+
+
+def _pieces(
+    run: Run, k: int, names: Sequence[str], definitions: Definitions, start: Start
+) -> Iterator[Columns]:
+    """The columns of each checkpoint; what knows theta_0 alone is made once."""
+    made: dict[str, NDArray[Any]] = {}
     for name in names:
         after = measure_after(run, k, name, start, own=definitions.leaks)
         raw = choose(start, after, definitions)
-        require_signals(raw)
-        yield raw | derived(raw, definitions.epsilon)
+        if definitions.leaks or not made:
+            require_signals(raw)
+            made = derived(raw, definitions.epsilon)
+        yield raw | made
