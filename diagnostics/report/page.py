@@ -14,7 +14,6 @@ from diagnostics import __version__
 from diagnostics.report.analysis import Answer, Results
 from diagnostics.report.figures import INK, panel_noise
 from diagnostics.report.paper import paper_table
-from diagnostics.report.rows import ANSWER_BUDGET
 from diagnostics.report.scoring import notes, scored_in
 from diagnostics.report.views import (
     NOT_MEASURED,
@@ -25,6 +24,7 @@ from diagnostics.report.views import (
     number,
     plus_minus,
 )
+from diagnostics.statistics.headlines import BUDGET
 
 QUESTIONS = {
     "beta": (
@@ -41,7 +41,7 @@ QUESTIONS = {
     ),
     "budget": (
         "At one and the same budget, does D^L pick better positions than raw KL?",
-        f"gain of the top {ANSWER_BUDGET:.0%} by D^L less that by KL",
+        f"gain of the top {BUDGET:.0%} by D^L less that by KL",
     ),
 }
 OUTCOME_NAMES = {"gain": "absolute gain", "gain_rel": "relative gain"}

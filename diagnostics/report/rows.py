@@ -6,9 +6,8 @@ with the suffix `_rel`. Numbers come from `diagnostics.statistics`; this module 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,17 +16,17 @@ from numpy.typing import NDArray
 
 from diagnostics.report.noise import Row
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.bootstrap import Bootstrap, Interval, difference, interval
+from diagnostics.statistics.bootstrap import Bootstrap, Interval, interval
 from diagnostics.statistics.budgets import kept_means, top_ns
-from diagnostics.statistics.clusters import Clusters, prompt_clusters
-from diagnostics.statistics.estimators import Mean
-from diagnostics.statistics.gaps import Pairs, matched_gap, matched_pairs, support_gap
+from diagnostics.statistics.estimators import Estimator, Mean
+from diagnostics.statistics.gaps import matched_gap, support_gap
+from diagnostics.statistics.headlines import BUDGET, Headline, Shared, headline
 from diagnostics.statistics.noise import NoiseFloor, counts_against
 from diagnostics.statistics.regression import Decomposition, Outcome, Scope, decompose
 from diagnostics.statistics.results import spread
 from diagnostics.statistics.selectors import Selection, Selector
 
-ANSWER_BUDGET = 0.05
+ANSWERS: tuple[Headline, ...] = ("beta", "beta_q3", "gap", "budget")
 SCOPES: tuple[Scope, ...] = ("all", "q3")
 PROXIES = ("compatibility", "bc_union", "jaccard", "overlap", "shared_teacher_mass")
 OUTCOMES: tuple[tuple[Outcome, str], ...] = (("gain", ""), ("gain_rel", "_rel"))
@@ -45,24 +44,15 @@ MAIN_PROMPTS = 100  # fewer prompts than this are called a boundary check, as th
 
 
 @dataclass(frozen=True)
-class Start:
-    """What the checkpoints of one run at one K share, since it knows theta_0 alone.
+class Start(Shared):
+    """What the checkpoints of one run at one K share; `selected` by selector and budget."""
 
-    Fields: `frame` token table of any of them; `kept` what each selector keeps at each budget.
-    """
-
-    frame: pd.DataFrame
-    kept: dict[tuple[Selector, float], Selection]
+    selected: dict[tuple[Selector, float], Selection]
 
     @cached_property
-    def clusters(self) -> Clusters:
-        """The prompts."""
-        return prompt_clusters(self.frame)
-
-    @cached_property
-    def pairs(self) -> Pairs:
-        """Matched pairs of Q3 by C."""
-        return matched_pairs(self.frame, "compatibility", self.clusters)
+    def kept(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """The top 5 % by D^L and by D~: of the whole bank, also where the rows are a sample."""
+        return self.selected["teachability", BUDGET].mask, self.selected["kl", BUDGET].mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +66,7 @@ class Piece:
     bootstrap: Bootstrap
     start: Start
     fits: dict[tuple[Scope, Outcome], Decomposition] = field(default_factory=dict)
+    numbers: dict[tuple[Headline, Outcome], Estimator] = field(default_factory=dict)
 
     @property
     def key(self) -> Row:
@@ -86,10 +77,23 @@ class Piece:
         """Mean gain over some rows (pos,)."""
         return kept_means(self.frame, rows, outcome, self.start.clusters)
 
+    def headline(self, name: Headline, outcome: Outcome) -> Estimator:
+        """A headline number, made once."""
+        if (name, outcome) not in self.numbers:
+            made = headline(self.frame, name, outcome, self.start)
+            self.numbers[name, outcome] = made
+        return self.numbers[name, outcome]
+
     def fit(self, scope: Scope, outcome: Outcome) -> Decomposition:
         """The regression, made once."""
         if (scope, outcome) not in self.fits:
-            made = decompose(self.frame, self.bootstrap, scope=scope, outcome=outcome)
+            made = decompose(
+                self.frame,
+                self.bootstrap,
+                scope=scope,
+                outcome=outcome,
+                clusters=self.start.clusters,
+            )
             self.fits[scope, outcome] = made
         return self.fits[scope, outcome]
 
@@ -156,7 +160,7 @@ def table08(piece: Piece) -> list[Row]:
     by_gain, by_rel = (
         top_ns(
             piece.frame,
-            piece.start.kept,
+            piece.start.selected,
             piece.bootstrap,
             outcome=outcome,
             clusters=piece.start.clusters,
@@ -262,39 +266,11 @@ def signal_rows(run: Run, k: int, frame: pd.DataFrame) -> list[Row]:
     return rows
 
 
-def answer_rows(piece: Piece, question: str) -> list[Row]:
+def answer_rows(piece: Piece, question: Headline) -> list[Row]:
     """One question's number for each outcome."""
     rows = []
     for outcome, _ in OUTCOMES:
-        value = ANSWERS[question](piece, outcome)
+        value = interval(piece.headline(question, outcome), piece.bootstrap)
         row = piece.key | {"question": question, "outcome": outcome, "reason": value.reason}
         rows.append(row | spread("gain", value))
     return rows
-
-
-def _beta_gap(piece: Piece, outcome: Outcome) -> Interval:
-    return piece.fit("all", outcome).gap
-
-
-def _beta_gap_q3(piece: Piece, outcome: Outcome) -> Interval:
-    return piece.fit("q3", outcome).gap
-
-
-def _support_gap(piece: Piece, outcome: Outcome) -> Interval:
-    return support_gap(piece.frame, "compatibility", piece.bootstrap, outcome=outcome).gap
-
-
-def _budget_difference(piece: Piece, outcome: Outcome) -> Interval:
-    by_dl, by_kl = (
-        piece.mean(piece.start.kept[selector, ANSWER_BUDGET].mask, outcome)
-        for selector in ("teachability", "kl")
-    )
-    return difference(by_dl, by_kl, piece.bootstrap)
-
-
-ANSWERS: dict[str, Callable[[Piece, Outcome], Interval]] = {
-    "beta": _beta_gap,
-    "beta_q3": _beta_gap_q3,
-    "gap": _support_gap,
-    "budget": _budget_difference,
-}

@@ -151,7 +151,11 @@ def top_ns(
             gain_per_keep=gain.estimate / (k.share if k.short or k.added else budget),
             tied_share=k.tied_share,
             short=k.short,
-            **{name: float(values[k.mask].mean()) for name, values in features.items()},
+            **{name: _mean(values[k.mask]) for name, values in features.items()},
         )
         for ((selector, budget), k), gain in zip(kept.items(), gains, strict=True)
     ]
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else float("nan")

@@ -14,63 +14,101 @@ definition sets) takes them from here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from diagnostics.statistics.budgets import kept_means, selections
-from diagnostics.statistics.clusters import prompt_clusters
+from diagnostics.statistics.clusters import Clusters, prompt_clusters
 from diagnostics.statistics.estimators import Difference, Estimator
-from diagnostics.statistics.gaps import in_q3, matched_pairs, outcomes, support_split
+from diagnostics.statistics.gaps import Pairs, Split, in_q3, matched_pairs, outcomes, support_split
 from diagnostics.statistics.regression import Outcome, decomposition_estimator
 
 Headline = Literal["gain", "beta", "beta_q3", "gap", "matched", "budget"]
 BUDGET = 0.05
 PROXY = "compatibility"
 
+Mask = NDArray[np.bool_]
 
-def headline(frame: pd.DataFrame, name: Headline, outcome: Outcome = "gain") -> Estimator:
+
+@dataclass(frozen=True)
+class Shared:
+    """What all checkpoints of one bank share at one K, since it knows no gain; made when needed.
+
+    Fields: `frame` the token table of any of them.
+    """
+
+    frame: pd.DataFrame
+
+    @cached_property
+    def clusters(self) -> Clusters:
+        """The prompts."""
+        return prompt_clusters(self.frame)
+
+    @cached_property
+    def split(self) -> Split:
+        """Q3 at the tertiles of C."""
+        return support_split(self.frame, PROXY)
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """Matched pairs of Q3 by C."""
+        return matched_pairs(self.frame, PROXY, self.clusters)
+
+    @cached_property
+    def kept(self) -> tuple[Mask, Mask]:
+        """The top 5 % by D^L and by D~, (pos,) each."""
+        by_dl, by_kl = selections(self.frame, ("teachability", "kl"), (BUDGET,)).values()
+        return by_dl.mask, by_kl.mask
+
+
+def headline(
+    frame: pd.DataFrame, name: Headline, outcome: Outcome = "gain", shared: Shared | None = None
+) -> Estimator:
     """A headline number of one checkpoint's token table.
 
-    Raises InputError where the table cannot give it (no Q3, a constant predictor, NaN).
+    `shared` may hold what was made of another checkpoint of the same bank and K. Raises InputError
+    where the table cannot give the number (no Q3, a constant predictor, NaN).
     """
-    return HEADLINES[name](frame, outcome)
+    return HEADLINES[name](frame, outcome, shared or Shared(frame))
 
 
-def _gain(frame: pd.DataFrame, outcome: Outcome) -> Estimator:
-    return kept_means(frame, np.ones(len(frame), dtype=bool), outcome)
+def _gain(frame: pd.DataFrame, outcome: Outcome, shared: Shared) -> Estimator:
+    return kept_means(frame, np.ones(len(frame), dtype=bool), outcome, shared.clusters)
 
 
-def _beta(frame: pd.DataFrame, outcome: Outcome) -> Estimator:
-    whole = decomposition_estimator(frame, rows=np.ones(len(frame), dtype=bool), outcome=outcome)
+def _beta(frame: pd.DataFrame, outcome: Outcome, shared: Shared) -> Estimator:
+    return _beta_gap(frame, outcome, shared, np.ones(len(frame), dtype=bool))
+
+
+def _beta_q3(frame: pd.DataFrame, outcome: Outcome, shared: Shared) -> Estimator:
+    return _beta_gap(frame, outcome, shared, in_q3(frame))
+
+
+def _beta_gap(frame: pd.DataFrame, outcome: Outcome, shared: Shared, rows: Mask) -> Estimator:
+    whole = decomposition_estimator(frame, rows=rows, outcome=outcome, clusters=shared.clusters)
     return replace(whole, contrasts=tuple(c for c in whole.contrasts if c.name == "gap"))
 
 
-def _beta_q3(frame: pd.DataFrame, outcome: Outcome) -> Estimator:
-    inside = decomposition_estimator(frame, rows=in_q3(frame), outcome=outcome)
-    return replace(inside, contrasts=tuple(c for c in inside.contrasts if c.name == "gap"))
+def _gap(frame: pd.DataFrame, outcome: Outcome, shared: Shared) -> Estimator:
+    split = shared.split
+    return split.gap(shared.clusters, outcomes(frame, outcome, split.rows))
 
 
-def _gap(frame: pd.DataFrame, outcome: Outcome) -> Estimator:
-    split = support_split(frame, PROXY)
-    return split.gap(prompt_clusters(frame), outcomes(frame, outcome, split.rows))
+def _matched(frame: pd.DataFrame, outcome: Outcome, shared: Shared) -> Estimator:
+    return shared.pairs.difference(shared.clusters, outcomes(frame, outcome, in_q3(frame)))
 
 
-def _matched(frame: pd.DataFrame, outcome: Outcome) -> Estimator:
-    clusters = prompt_clusters(frame)
-    pairs = matched_pairs(frame, PROXY, clusters)
-    return pairs.difference(clusters, outcomes(frame, outcome, in_q3(frame)))
-
-
-def _budget(frame: pd.DataFrame, outcome: Outcome) -> Estimator:
-    kept = selections(frame, ("teachability", "kl"), (BUDGET,))
-    by_dl, by_kl = (kept_means(frame, selection.mask, outcome) for selection in kept.values())
+def _budget(frame: pd.DataFrame, outcome: Outcome, shared: Shared) -> Estimator:
+    by_dl, by_kl = (kept_means(frame, mask, outcome, shared.clusters) for mask in shared.kept)
     return Difference(by_dl, by_kl)
 
 
-HEADLINES: dict[Headline, Callable[[pd.DataFrame, Outcome], Estimator]] = {
+HEADLINES: dict[Headline, Callable[[pd.DataFrame, Outcome, Shared], Estimator]] = {
     "gain": _gain,
     "beta": _beta,
     "beta_q3": _beta_q3,

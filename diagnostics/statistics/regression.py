@@ -85,12 +85,13 @@ def decompose(
     transform: Transform = "raw",
     keep_product: bool = False,
     redo_zscores: bool = False,
+    clusters: Clusters | None = None,
 ) -> Decomposition:
     """Table 9's row for one checkpoint's token table.
 
     `keep_product` leaves H~ x D~ in the decomposed model; `redo_zscores` takes z-scores anew in
-    each draw. Raises InputError for an empty scope, a predictor that is constant in it or not
-    finite, or predictors that are collinear.
+    each draw; `clusters` are the frame's, where the caller has them. Raises InputError for an empty
+    scope, a predictor that is constant in it or not finite, or predictors that are collinear.
     """
     q3 = (frame["quadrant"] == 3).to_numpy()
     estimator = decomposition_estimator(
@@ -100,6 +101,7 @@ def decompose(
         transform=transform,
         keep_product=keep_product,
         redo_zscores=redo_zscores,
+        clusters=clusters,
     )
     return decomposition_of(
         estimator,
