@@ -203,10 +203,9 @@ def _scored_twice(run: Run, piece: Piece, settings: ReportSettings) -> list[Piec
     found = []
     for kind in run.noise_kinds:
         frame = unchanged_tokens(piece.frame, run, kind)
-        masks = {
+        selected = {
             key: replace(s, mask=s.mask[frame.index]) for key, s in piece.start.selected.items()
         }
-        kept = {key: selection for key, selection in masks.items() if selection.mask.any()}
         frame = frame.reset_index(drop=True)
         start = Start(frame, selected)
         found.append(Piece(run.name, kind, piece.top_k, frame, settings.bootstrap, start))
