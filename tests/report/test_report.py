@@ -12,7 +12,7 @@ import pytest
 from run_on_disk import write_run
 
 from diagnostics.errors import InputError
-from diagnostics.report.analysis import ReportSettings, Results, analyse, check_definitions
+from diagnostics.report.analysis import ReportSettings, Results, analyse
 from diagnostics.report.figures import FIGURES, figure2, figure3, figure_style
 from diagnostics.report.page import render_page, symbols
 from diagnostics.report.paper import paper_table
@@ -219,10 +219,14 @@ def test_two_runs_stand_side_by_side(small_run: Run, tmp_path: Path) -> None:
     assert set(table["use"]) == {"boundary only"}
 
 
-def test_definitions_that_are_not_there_are_refused() -> None:
-    message = "expected `paper`, the set that is there so far, got 'released'"
-    with pytest.raises(InputError, match=message):
-        check_definitions("released")
+def test_a_report_of_the_set_released_says_so_and_has_its_d(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", prompts=6)
+    settings = ReportSettings(top_k=4, draws=100, definitions="released")
+    page = write_report([run], tmp_path / "report", settings)
+    record = json.loads((page.parent / "results.json").read_text())
+    assert record["definitions"] == "released"
+    signals = pd.DataFrame(record["tables"]["signals"]).set_index(["top_k", "signal"])["mean"]
+    assert signals[4, "disagreement"] == signals[4, "kl_0"] == run.student().kl.mean()
 
 
 def test_symbols_are_set_and_text_is_escaped() -> None:

@@ -17,7 +17,8 @@ from diagnostics.files import write_json, write_parquet
 from diagnostics.report.analysis import ReportSettings, analyse
 from diagnostics.scoring.run import SCHEMA_VERSION, Run, open_run, part_file, scores_table
 from diagnostics.statistics.columns import BOUND_COLUMNS, TOKEN_COLUMNS
-from diagnostics.statistics.token_files import to_arrow
+from diagnostics.statistics.definitions import RELEASED
+from diagnostics.statistics.token_files import read_tokens, to_arrow, write_tokens
 from diagnostics.statistics.tokens import token_table
 
 STORED = 1e-6  # log-probabilities are stored as float32
@@ -222,3 +223,28 @@ def test_a_report_of_such_a_run_is_refused(run: Run) -> None:
         "one known by its top-k lists alone (topk:lists.parquet); score the bank with the "
         "teacher's weights; `diagnostics tokens` gives D, C-hat and the bounds of this run"
     )
+
+
+def test_a_file_written_part_by_part_holds_the_table_and_is_read_back(
+    run: Run, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens.parquet"
+    assert write_tokens(file, run, 3) == len(table)
+    back = read_tokens(file)
+    assert back.attrs == {"definitions": "paper"}
+    pd.testing.assert_frame_equal(back, table, check_categorical=False, check_exact=True)
+
+
+def test_another_set_beside_such_a_teacher_is_refused(run: Run, tmp_path: Path) -> None:
+    for make in (
+        lambda: token_table(run, 3, definitions=RELEASED),
+        lambda: write_tokens(tmp_path / "t.parquet", run, 3, RELEASED),
+    ):
+        with pytest.raises(InputError) as caught:
+            make()
+        assert str(caught.value) == (
+            f"{run.folder}: expected the definition set `paper` beside a teacher known by its "
+            "top-k lists alone, got `released`; leave --definitions out, or score the bank with "
+            "the teacher's weights"
+        )
+    assert list(tmp_path.iterdir()) == []
