@@ -14,6 +14,13 @@ import pandas as pd
 
 from diagnostics.errors import InputError
 from diagnostics.progress import Advance, silent
+from diagnostics.report.checks import (
+    band_rows,
+    differ_rows,
+    interval_rows,
+    overlap_rows,
+    placebo_rows,
+)
 from diagnostics.report.noise import NO_FLOOR, Floor, Row, measure
 from diagnostics.report.rows import (
     ANSWERS,
@@ -114,37 +121,67 @@ def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = si
     """
     _check(runs, settings)
     rows: dict[str, list[Row]] = {name: [] for name in (*TABLES, "answers")}
-    records: list[dict[str, Any]] = []
-    shown: tuple[pd.DataFrame, list[pd.DataFrame]] | None = None
-    for run in runs:
-        ks = supports(run, settings.top_k)
-        tables = token_tables(run, ks, definitions=definition_set(settings.definitions))
-        for k, frame in zip(ks, tables, strict=True):
-            main = k == settings.top_k
-            pieces = list(_slices(run, k, frame, settings))
-            twice = _scored_twice(run, pieces[0], settings)
-            noise = [piece for piece in twice if kind_counts(run, piece.checkpoint)]
-            floors = [noise_floor(p.checkpoint, p.frame, p.bootstrap) for p in twice]
-            within = [floor for floor in floors if kind_counts(run, floor.kind)]
-            floor = Floor(reach=measure(_unchanged_rows(noise, main)), kinds=within)
-            for piece in pieces:
-                for name, make in _tables(piece, floor, main):
-                    rows[name] += [floor.beside(name, row) for row in make()]
-                advance(1)
-            rows["signals"] += signal_rows(run, k, pieces[0].frame)
-            if main:
-                rows["noise"] += noise_rows(run, floors)
-                records.append(describe(run, floors))
-                shown = shown or (frame, [piece.frame for piece in noise])
-    assert shown is not None, "supports() always holds settings.top_k"
+    scored = [_run_rows(run, settings, rows, advance) for run in runs]
     return Results(
         settings=settings,
-        runs=records,
+        runs=[one.record for one in scored],
         tables={name: pd.DataFrame(rows[name]) for name in TABLES},
         answers=[_answer(row) for row in rows["answers"]],
-        tokens=shown[0],
-        unchanged=shown[1],
+        tokens=scored[0].tokens,
+        unchanged=scored[0].unchanged,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scored:
+    """One run: its record, its token table at the main K, and the tables of no change."""
+
+    record: dict[str, Any]
+    tokens: pd.DataFrame
+    unchanged: list[pd.DataFrame]
+
+
+def _run_rows(
+    run: Run, settings: ReportSettings, rows: dict[str, list[Row]], advance: Advance
+) -> _Scored:
+    """Adds a run's rows to every table."""
+    ks = supports(run, settings.top_k)
+    tables = token_tables(run, ks, definitions=definition_set(settings.definitions))
+    pieces: dict[int, list[Piece]] = {}
+    found: _Scored | None = None
+    for k, frame in zip(ks, tables, strict=True):
+        main = k == settings.top_k
+        pieces[k] = list(_slices(run, k, frame, settings))
+        twice = _scored_twice(run, pieces[k][0], settings)
+        noise = [piece for piece in twice if kind_counts(run, piece.checkpoint)]
+        floors = [noise_floor(p.checkpoint, p.frame, p.bootstrap) for p in twice]
+        within = [floor for floor in floors if kind_counts(run, floor.kind)]
+        floor = Floor(reach=measure(_unchanged_rows(noise, main)), kinds=within)
+        for piece in pieces[k]:
+            for name, make in _tables(piece, floor, main):
+                rows[name] += [floor.beside(name, row) for row in make()]
+            advance(1)
+        rows["signals"] += signal_rows(run, k, pieces[k][0].frame)
+        if main:
+            rows["noise"] += noise_rows(run, floors)
+            unchanged = [piece.frame for piece in noise]
+            found = _Scored(record=describe(run, floors), tokens=frame, unchanged=unchanged)
+    for name, more in _checks(run, pieces, settings.top_k):
+        rows[name] += more
+    assert found is not None, "supports() always holds settings.top_k"
+    return found
+
+
+def _checks(run: Run, pieces: dict[int, list[Piece]], main: int) -> Iterator[tuple[str, list[Row]]]:
+    """(table, rows) of how far a run's numbers can be trusted; `pieces` by K."""
+    first = pieces[main][0]
+    for piece in pieces[main]:
+        yield "intervals", interval_rows(piece)
+    for same in zip(*pieces.values(), strict=True):
+        yield "bands", band_rows(same, main)
+    yield "placebo", placebo_rows(first)
+    yield "definitions_differ", differ_rows(run, first)
+    yield "selector_overlap", overlap_rows(first)
 
 
 def supports(run: Run, top_k: int) -> list[int]:
@@ -256,4 +293,9 @@ TABLES = (
     "table09",
     "quadrants",
     "signals",
+    "intervals",
+    "bands",
+    "placebo",
+    "definitions_differ",
+    "selector_overlap",
 )

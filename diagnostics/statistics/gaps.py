@@ -200,9 +200,10 @@ def matched_pairs(frame: pd.DataFrame, proxy: str, clusters: Clusters | None = N
     owner = clusters.of_row[rows]
     values = frame[proxy].to_numpy(dtype=np.float64)[rows]
     points = frame[list(COVARIATES)].to_numpy(dtype=np.float64)[rows]  # (q3, 3)
+    above = values > pd.Series(values).groupby(owner).transform("median").to_numpy()
     starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
     edges = [*starts.tolist(), len(rows)]
-    found = [_pairs(values, points, start, end) for start, end in pairwise(edges)]
+    found = [_pairs(above, points, start, end) for start, end in pairwise(edges)]
     high, low = (np.concatenate(side) for side in zip(*found, strict=True))
     if not len(high):
         raise InputError(
@@ -211,8 +212,7 @@ def matched_pairs(frame: pd.DataFrame, proxy: str, clusters: Clusters | None = N
             got="none",
             fix="score longer or more contexts",
         )
-    medians = pd.Series(values).groupby(owner).transform("median").to_numpy()
-    return Pairs(high=rows[high], low=rows[low], rows=rows, above=values > medians)
+    return Pairs(high=rows[high], low=rows[low], rows=rows, above=above)
 
 
 def bucket_means(
@@ -249,14 +249,13 @@ def bucket_means(
 
 
 def _pairs(
-    values: Floats, points: Floats, start: int, end: int
+    above: NDArray[np.bool_], points: Floats, start: int, end: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row numbers of the high positions of one prompt, and of the low one nearest to each."""
-    here = values[start:end]
-    above = here > np.median(here)
-    high, low = start + np.flatnonzero(above), start + np.flatnonzero(~above)
+    high = start + np.flatnonzero(above[start:end])
     if not len(high):
         return high, high
+    low = start + np.flatnonzero(~above[start:end])
     distance = ((points[high][:, None, :] - points[low][None, :, :]) ** 2).sum(axis=2)
     return high, low[distance.argmin(axis=1)]
 

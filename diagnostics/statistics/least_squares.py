@@ -208,7 +208,8 @@ def standardized(sums: Floats, names: Sequence[str], *, outcome: bool = False) -
         raise _constant([*names, "outcome"][place - 1], float(mean[place]))
     change = np.diag(1 / scale)
     change[1:, 0] = -mean[1:] / scale[1:]
-    return triangles(np.einsum("ij,jkn,lk->iln", change, squares(sums), change), whole=True)
+    moved = change @ np.moveaxis(squares(sums), 2, 0) @ change.T  # (clusters, w, w)
+    return triangles(np.moveaxis(moved, 0, 2), whole=True)
 
 
 def require_varied(values: Floats, name: str) -> None:

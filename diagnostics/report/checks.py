@@ -1,0 +1,123 @@
+"""Tables that say how far a report's numbers can be trusted.
+
+    intervals           each headline number with every kind of interval
+    placebo             the same number where D and C are shuffled within prompts
+    definitions_differ  the same number under each departure of the set `released`, and with leakage
+    selector_overlap    how much of what one selector keeps another keeps
+    bands               simultaneous bands over families: support sizes, proxies, budgets
+
+The first checkpoint of a run stands for all in `placebo` and `definitions_differ`. Numbers come
+from `diagnostics.statistics`; this module only asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from diagnostics.report.noise import Row
+from diagnostics.report.rows import OUTCOMES, PROXIES, Piece
+from diagnostics.scoring.run import Run
+from diagnostics.statistics.bootstrap import (
+    DRAWN,
+    Bootstrap,
+    Interval,
+    bands,
+    interval,
+    joint_intervals,
+)
+from diagnostics.statistics.differ import definitions_differ
+from diagnostics.statistics.estimators import Estimator
+from diagnostics.statistics.gaps import support_split
+from diagnostics.statistics.headlines import BUDGET, HEADLINES, Headline
+from diagnostics.statistics.overlap import overlap
+from diagnostics.statistics.placebo import placebo
+from diagnostics.statistics.results import spread
+from diagnostics.statistics.robust import robust_interval
+
+PLACEBOS: tuple[Headline, ...] = ("beta", "beta_q3", "gap", "budget")
+COEFFICIENTS: tuple[Headline, ...] = ("beta", "beta_q3")
+Family = Mapping[str, Estimator]
+
+
+def interval_rows(piece: Piece) -> list[Row]:
+    """Headline numbers of one checkpoint with every kind of interval."""
+    rows = []
+    for name in HEADLINES:
+        for outcome, _ in OUTCOMES:
+            made = every_kind(piece.headline(name, outcome), name, piece.bootstrap)
+            row = piece.key | {"statistic": name, "outcome": outcome}
+            for kind, value in made.items():
+                row |= spread(kind, value)
+            row["reason"] = "; ".join(sorted({v.reason for v in made.values() if v.reason}))
+            rows.append(row)
+    return rows
+
+
+def every_kind(estimator: Estimator, name: Headline, bootstrap: Bootstrap) -> dict[str, Interval]:
+    """Percentile, BCa, studentised and t interval (CR2 of a coefficient, else CR1)."""
+    drawn = {kind: interval(estimator, replace(bootstrap, kind=kind)) for kind in DRAWN}
+    robust = robust_interval(estimator, "cr2" if name in COEFFICIENTS else "cr1")
+    return {**drawn, "cluster_t": robust}
+
+
+def placebo_rows(piece: Piece) -> list[Row]:
+    """Headline numbers of shuffled support, as far as the table can give them."""
+    rows = []
+    for name in PLACEBOS:
+        made = placebo(piece.frame, name, piece.bootstrap, seed=piece.bootstrap.seed)
+        row = piece.key | {"statistic": name} | spread("real", made.real)
+        row |= {"shuffles": made.shuffles, "mean": made.mean, "sd": made.sd}
+        row |= {"smallest": made.values["estimate"].min(), "largest": made.values["estimate"].max()}
+        rows.append(row | {"excludes_zero": made.excludes_zero})
+    return rows
+
+
+def differ_rows(run: Run, piece: Piece) -> list[Row]:
+    """What each departure of `released` does to each headline number of a checkpoint."""
+    made = definitions_differ(run, piece.top_k, piece.bootstrap, [piece.checkpoint]).to_frame()
+    return [{str(k): v for k, v in row.items()} for row in made.to_dict("records")]
+
+
+def overlap_rows(piece: Piece) -> list[Row]:
+    """Jaccard index of what every two selectors keep of a bank at the answers' budget."""
+    kept = {s: k.mask for (s, budget), k in piece.start.selected.items() if budget == BUDGET}
+    made = overlap(kept, (piece.frame["quadrant"] == 3).to_numpy()).to_frame()
+    rows = made.to_dict("records")
+    return [{"run": piece.run, "budget": BUDGET} | {str(k): v for k, v in r.items()} for r in rows]
+
+
+def band_rows(pieces: Sequence[Piece], main: int) -> list[Row]:
+    """Pointwise and simultaneous intervals over each family of one checkpoint's numbers.
+
+    `pieces` are one checkpoint at each K; `main` is the K that the other families are at.
+    """
+    rows = []
+    for family, members in _families(pieces, main):
+        numbers = list(members.values())
+        bootstrap = pieces[0].bootstrap
+        alone, together = joint_intervals(numbers, bootstrap), bands(numbers, bootstrap)
+        for name, one, band in zip(members, alone, together, strict=True):
+            row = pieces[0].key | {"family": family, "member": name} | spread("value", one)
+            rows.append(row | {"band_low": band.low, "band_high": band.high})
+    return rows
+
+
+def _families(pieces: Sequence[Piece], main: int) -> Iterator[tuple[str, Family]]:
+    """Families of numbers that people compare; one that the tables cannot give is left out."""
+    for name in ("beta", "beta_q3", "gap"):
+        yield f"{name} by K", {f"K = {p.top_k}": p.headline(name, "gain") for p in pieces}
+    (piece,) = (p for p in pieces if p.top_k == main)
+    clusters = piece.start.clusters
+    gain = piece.frame["gain"].to_numpy()
+    yield (
+        "gap by proxy",
+        {p: support_split(piece.frame, p).gap(clusters, gain) for p in PROXIES},
+    )
+    selectors = dict.fromkeys(selector for selector, _ in piece.start.selected)
+    for budget in dict.fromkeys(budget for _, budget in piece.start.selected):
+        masks = {s: piece.start.selected[s, budget].mask for s in selectors}
+        yield (
+            f"gain by selector at {budget:.0%}",
+            {s: piece.mean(mask, "gain") for s, mask in masks.items()},
+        )
