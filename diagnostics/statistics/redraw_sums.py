@@ -108,6 +108,7 @@ def sums(sample: Sample, counts: Floats, threads: int | None = None) -> Sums:
         from numba import config
 
         threads = int(config.NUMBA_NUM_THREADS)
+    counts = np.array(counts, order="C")  # writeable, so that the loops are compiled once
     cuts = cuts_of(sample, counts, threads)
     limits = cuts[:, -2:]
     open_cuts = np.hstack([cuts[:, :-2], np.tile(NO_LIMITS, (len(cuts), 1))])
