@@ -25,6 +25,7 @@ from diagnostics.statistics.bootstrap import (
     percentile_interval,
 )
 from diagnostics.statistics.clusters import Clusters, prompt_clusters
+from diagnostics.statistics.definitions import PAPER, definitions_of
 from diagnostics.statistics.estimators import Estimator, Floats, estimate
 from diagnostics.statistics.gaps import in_q3, masked_mean, outcomes, support_split
 from diagnostics.statistics.redraw_sums import COLUMNS, Sample, prepare, sums
@@ -105,7 +106,8 @@ def redrawn_values(
     for name in (*COLUMNS, proxy, outcome):
         require_finite(frame[name].to_numpy(dtype=np.float64), name, frame, everything)
     parts = [part(frame, proxy, outcome) for part in _PARTS]
-    sample = prepare(frame, clusters, proxy, outcome)
+    epsilon = definitions_of(frame, PAPER).epsilon
+    sample = prepare(frame, clusters, proxy, outcome, epsilon)
     blocks = _whole_counts(bootstrap, clusters.count)
     return np.concatenate([_values(sample, block, parts, threads) for block in blocks])
 
@@ -209,4 +211,4 @@ def _resampled(frame: pd.DataFrame, pieces: list[np.ndarray]) -> pd.DataFrame:
     drawn = frame.iloc[np.concatenate(pieces)].reset_index(drop=True)
     copies = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
     drawn["prompt_id"] = [f"{copy:08d}" for copy in copies]
-    return drawn.assign(**derived(drawn))
+    return drawn.assign(**derived(drawn, definitions_of(frame, PAPER).epsilon))

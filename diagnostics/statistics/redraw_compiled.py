@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 
 CHUNK = 256  # rows whose columns exist at one time, 20 kB
 WIDTH = 10  # columns of a regression: the constant, eight predictors, the outcome
-ENTROPY, TEACHER_ENTROPY, DISAGREEMENT, COMPATIBILITY, KL_0, POSITION, OUTCOME = range(7)
+DISAGREEMENT, COMPATIBILITY, ENTROPY, TEACHER_ENTROPY, KL_0, POSITION, OUTCOME = range(7)
 LOW_ENTROPY, HIGH_KL = 8, 9  # places of the medians among a draw's cuts, behind four Q05 and Q95
 
 
@@ -84,9 +84,9 @@ def add_cuts(
 
 
 @machine_code("contract")
-def norm(z: Floats, low: float, high: float, out: Floats) -> None:
-    """Eq. 11 of `z` between given quantiles."""
-    factor = 0.0 if high - low < EPSILON else 1 / (high - low + EPSILON)
+def norm(z: Floats, low: float, high: float, added: float, out: Floats) -> None:
+    """Eq. 11 of `z` between given quantiles, with `added` to their range."""
+    factor = 0.0 if high - low < EPSILON else 1 / (high - low + added)
     for i in range(z.size):
         x = (z[i] - low) * factor
         x = x if x > 0.0 else 0.0
@@ -126,12 +126,19 @@ def add_products(work: Floats, weights: Floats, rows: int, scaled: Floats, out: 
 
 
 @machine_code("contract")
-def fill(columns: Floats, first: int, last: int, cuts: Floats, work: Floats, at: int) -> None:
+def fill(
+    columns: Floats, first: int, last: int, cuts: Floats, added: float, work: Floats, at: int
+) -> None:
     """The regression's columns of rows first to last - 1, from place `at` of `work` on."""
     end = at + last - first
-    for column, signal in ((1, 0), (3, 1), (4, 2), (6, 3)):
+    for column, signal in (
+        (1, ENTROPY),
+        (3, TEACHER_ENTROPY),
+        (4, DISAGREEMENT),
+        (6, COMPATIBILITY),
+    ):
         low, high = cuts[2 * signal], cuts[2 * signal + 1]
-        norm(columns[signal, first:last], low, high, work[column, at:end])
+        norm(columns[signal, first:last], low, high, added, work[column, at:end])
     for i in range(at, end):
         work[2, i] = columns[POSITION, first + i - at]
         work[5, i] = work[1, i] * work[4, i]
@@ -141,10 +148,13 @@ def fill(columns: Floats, first: int, last: int, cuts: Floats, work: Floats, at:
 
 
 @machine_code()
-def add_sums(columns: Floats, starts: Ints, counts: Floats, cuts: Floats, out: Floats) -> None:
+def add_sums(
+    columns: Floats, starts: Ints, counts: Floats, cuts: Floats, added: float, out: Floats
+) -> None:
     """Cross-products (draws, m) of [1, predictors, outcome] in Q3, under each draw's cuts.
 
-    `columns` (7, pos) in order of cluster, those of one from its `starts` (clusters + 1,) on.
+    `columns` (7, pos) in order of cluster, those of one from its `starts` (clusters + 1,) on;
+    `added` to ranges.
     """
     work, weights, scaled = np.ones((WIDTH, CHUNK)), np.empty(CHUNK), np.empty(CHUNK)
     for draw in range(len(counts)):
@@ -153,7 +163,7 @@ def add_sums(columns: Floats, starts: Ints, counts: Floats, cuts: Floats, out: F
             count, first = counts[draw, cluster], starts[cluster]
             while first < starts[cluster + 1]:
                 last = min(starts[cluster + 1], first + CHUNK - at)
-                fill(columns, first, last, cuts[draw], work, at)
+                fill(columns, first, last, cuts[draw], added, work, at)
                 for row in range(first, last):
                     inside = (columns[ENTROPY, row] <= entropy_cut) & (columns[KL_0, row] >= kl_cut)
                     weights[at + row - first] = count if inside else 0.0

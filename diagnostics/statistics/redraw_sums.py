@@ -23,18 +23,19 @@ from numpy.typing import NDArray
 from diagnostics.statistics.clusters import Clusters
 from diagnostics.statistics.estimators import Floats
 from diagnostics.statistics.gaps import TERTILES
-from diagnostics.statistics.normalize import HIGH, LOW
+from diagnostics.statistics.normalize import EPSILON, HIGH, LOW, Epsilon
 from diagnostics.statistics.regression import PREDICTORS
-from diagnostics.statistics.tokens import derived
+from diagnostics.statistics.tokens import NORMALIZED, SPLIT, derived
 
 Ints = NDArray[np.int64]
 Fill = Callable[[slice], None]
 
-NORMED = ("entropy", "teacher_entropy", "disagreement", "compatibility")
-SIGNALS = (*NORMED, "kl_0")
+SIGNALS = (*NORMALIZED, "kl_0")
 COLUMNS = (*SIGNALS, "relative_position")  # and the outcome behind them
-CUT_SIGNALS = np.array([0, 0, 1, 1, 2, 2, 3, 3, 0, 4])
-CUT_LEVELS = np.array([LOW, HIGH] * len(NORMED) + [0.5, 0.5])
+CUTS = (
+    *((name, level) for name in NORMALIZED for level in (LOW, HIGH)),
+    *((n, 0.5) for n in SPLIT),
+)
 NO_LIMITS = (np.inf, -np.inf)  # medians under which every row is in Q3
 BINS = 64
 
@@ -61,7 +62,7 @@ class Sample:
     Fields: `columns` (7, pos), `COLUMNS` and the outcome, in order of cluster; `proxy` (pos,);
     `owner` (pos,) cluster of each row; `clusters` how many; `values` (5, pos) `SIGNALS`, each
     ascending, and `owners` (5, pos) beside them; `binned` (clusters, 5 * bins) how many of a
-    cluster's rows are in each bin of `size` rows in that order.
+    cluster's rows are in each bin of `size` rows in that order; `epsilon` of the norm.
     """
 
     columns: Floats
@@ -72,9 +73,12 @@ class Sample:
     owners: Ints
     binned: Floats
     size: int
+    epsilon: Epsilon
 
 
-def prepare(frame: pd.DataFrame, clusters: Clusters, proxy: str, outcome: str) -> Sample:
+def prepare(
+    frame: pd.DataFrame, clusters: Clusters, proxy: str, outcome: str, epsilon: Epsilon = "always"
+) -> Sample:
     """Sorts a token table's rows by cluster, and its signals by value. They are finite."""
     order = np.argsort(clusters.of_row, kind="stable")
     owner = clusters.of_row[order]
@@ -94,6 +98,7 @@ def prepare(frame: pd.DataFrame, clusters: Clusters, proxy: str, outcome: str) -
         owners=owners,
         binned=np.hstack([b.reshape(-1, BINS) for b in binned]).astype(np.float64),
         size=size,
+        epsilon=epsilon,
     )
 
 
@@ -109,7 +114,7 @@ def sums(sample: Sample, counts: Floats, threads: int | None = None) -> Sums:
 
         threads = int(config.NUMBA_NUM_THREADS)
     counts = np.array(counts, order="C")  # writeable, so that the loops are compiled once
-    cuts = cuts_of(sample, counts, threads)
+    cuts = draw_cuts(sample, counts, threads)
     limits = cuts[:, -2:]
     open_cuts = np.hstack([cuts[:, :-2], np.tile(NO_LIMITS, (len(cuts), 1))])
     signals = dict(zip(SIGNALS, sample.columns, strict=False))
@@ -127,7 +132,7 @@ def plain(sample: Sample, counts: Floats) -> Sums:
     for times in counts.astype(np.int64):
         rows = np.repeat(np.arange(len(sample.owner)), times[sample.owner])
         table: dict[str, Floats] = dict(zip(COLUMNS, sample.columns[:, rows], strict=False))
-        table |= derived(table)
+        table |= derived(table, sample.epsilon)
         table["product"] = table["entropy_norm"] * table["disagreement_norm"]
         outcome, inside = sample.columns[-1, rows], table["quadrant"] == 3
         whole = np.stack([np.ones(len(rows)), *(table[name] for name in PREDICTORS), outcome])
@@ -151,12 +156,12 @@ def _plain_gap(proxy: Floats, outcome: Floats) -> Floats:
     return np.array([above.sum(), len(above), below.sum(), len(below)])
 
 
-def cuts_of(sample: Sample, counts: Floats, threads: int) -> Floats:
-    """Cuts of draws (draws, 10): Q05, Q95 of each of `NORMED`; medians of entropy and kl_0."""
+def draw_cuts(sample: Sample, counts: Floats, threads: int) -> Floats:
+    """Cuts of draws (draws, 10): Q05, Q95 of each of `NORMALIZED`; medians of entropy and kl_0."""
     from diagnostics.statistics.redraw_compiled import add_cuts
 
     bins = (counts @ sample.binned).reshape(len(counts), len(SIGNALS), BINS)
-    out = np.empty((len(counts), len(CUT_SIGNALS)))
+    out = np.empty((len(counts), len(CUTS)))
 
     def fill(part: slice) -> None:
         add_cuts(
@@ -165,8 +170,8 @@ def cuts_of(sample: Sample, counts: Floats, threads: int) -> Floats:
             counts[part],
             bins[part],
             sample.size,
-            CUT_SIGNALS,
-            CUT_LEVELS,
+            np.array([SIGNALS.index(name) for name, _ in CUTS]),
+            np.array([level for _, level in CUTS]),
             out[part],
         )
 
@@ -182,9 +187,10 @@ def _products(
     columns = np.ascontiguousarray(sample.columns[:, rows])
     starts = np.searchsorted(sample.owner[rows], np.arange(sample.clusters + 1))
     out = np.zeros((len(counts), WIDTH * (WIDTH + 1) // 2))
+    added = EPSILON if sample.epsilon == "always" else 0.0
 
     def fill(part: slice) -> None:
-        add_sums(columns, starts, counts[part], cuts[part], out[part])
+        add_sums(columns, starts, counts[part], cuts[part], added, out[part])
 
     return _spread(fill, out, threads)
 

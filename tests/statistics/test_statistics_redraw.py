@@ -23,10 +23,12 @@ from diagnostics.statistics.bootstrap import (
     percentile_interval,
 )
 from diagnostics.statistics.clusters import prompt_clusters
+from diagnostics.statistics.definitions import definition_set, state
 from diagnostics.statistics.gaps import support_gap
 from diagnostics.statistics.redraw import NAMES, redrawn, redrawn_interval, redrawn_values
-from diagnostics.statistics.redraw_sums import cuts_of, prepare
+from diagnostics.statistics.redraw_sums import draw_cuts, prepare
 from diagnostics.statistics.regression import decompose
+from diagnostics.statistics.tokens import NORMALIZED
 
 EXACT = 1e-10
 ROUNDING = 1e-12  # the same sums in another order
@@ -191,10 +193,10 @@ def test_cuts_equal_numpys_to_the_last_bit(seed: int, values: int, prompts: int)
         frame[name] = np.floor(frame[name] * values) / values / 3
     counts = draw_counts(prompts, 8, seed)
     sample = prepare(frame, prompt_clusters(frame), "compatibility", "gain")
-    got = cuts_of(sample, counts, threads=1)
+    got = draw_cuts(sample, counts, threads=1)
     for draw, row in enumerate(counts):
         rows = reference.drawn_frame(frame, row)
-        ends = [np.quantile(rows[name], [0.05, 0.95]) for name in SIGNALS]
+        ends = [np.quantile(rows[name], [0.05, 0.95]) for name in NORMALIZED]
         medians = [np.quantile(rows[name], 0.5) for name in ("entropy", "kl_0")]
         assert got[draw].tolist() == [*np.concatenate(ends), *medians]
 
@@ -270,6 +272,20 @@ def test_relative_gain_is_an_outcome_like_any() -> None:
     got = redrawn_values(frame, bootstrap, outcome="gain_rel")
     expected = redrawn_values(frame.assign(gain=frame["gain_rel"]), bootstrap)
     np.testing.assert_allclose(got, expected, rtol=EXACT, atol=EXACT)
+
+
+def test_epsilon_of_the_tables_set_is_that_of_every_draw() -> None:
+    # Ranges near 1e-9 nats, of which 1e-12 is a thousandth.
+    frame = plain()
+    frame["disagreement"] *= 1e-9
+    released = state(renewed(frame), definition_set("paper+epsilon=empty_range"))
+    bootstrap = Bootstrap(counts=counts_for(frame))
+    got = redrawn_values(released, bootstrap)
+    expected = redrawn_values(plain(), bootstrap)  # where 1e-12 is nothing
+    np.testing.assert_allclose(got, expected, rtol=EXACT, atol=EXACT)
+    assert np.abs(redrawn_values(frame, bootstrap) - got).max() > 1e-6
+    slow = redrawn_interval(released, lambda t: decompose(t).beta_l.estimate, bootstrap)
+    assert slow.low == pytest.approx(redrawn(released, bootstrap).beta_l.low, abs=EXACT)
 
 
 # --- intervals ------------------------------------------------------------------------------------
