@@ -16,6 +16,7 @@ MODULES = (
     "normalize",
     "overlap",
     "ranking",
+    "redraw",
     "regression",
     "rules",
     "selectors",
