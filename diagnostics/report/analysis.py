@@ -44,6 +44,8 @@ from diagnostics.scoring.run import Run
 from diagnostics.statistics.bootstrap import Bootstrap, Interval
 from diagnostics.statistics.budgets import selections
 from diagnostics.statistics.definitions import definition_set, definitions_of
+from diagnostics.statistics.measured import Start as Measured
+from diagnostics.statistics.measured import measure_start
 from diagnostics.statistics.noise import (
     in_noise,
     noise_floor,
@@ -146,7 +148,9 @@ def _run_rows(
 ) -> _Scored:
     """Adds a run's rows to every table."""
     ks = supports(run, settings.top_k)
-    tables = token_tables(run, ks, definitions=definition_set(settings.definitions))
+    measured = measure_start(run, ks[0], run.contexts())
+    definitions = definition_set(settings.definitions)
+    tables = token_tables(run, ks, definitions=definitions, start=measured)
     pieces: dict[int, list[Piece]] = {}
     found: _Scored | None = None
     for k, frame in zip(ks, tables, strict=True):
@@ -166,21 +170,23 @@ def _run_rows(
             rows["noise"] += noise_rows(run, floors)
             unchanged = [piece.frame for piece in noise]
             found = _Scored(record=describe(run, floors), tokens=frame, unchanged=unchanged)
-    for name, more in _checks(run, pieces, settings.top_k):
+    for name, more in _checks(run, pieces, measured.at(settings.top_k)):
         rows[name] += more
     assert found is not None, "supports() always holds settings.top_k"
     return found
 
 
-def _checks(run: Run, pieces: dict[int, list[Piece]], main: int) -> Iterator[tuple[str, list[Row]]]:
+def _checks(
+    run: Run, pieces: dict[int, list[Piece]], measured: Measured
+) -> Iterator[tuple[str, list[Row]]]:
     """(table, rows) of how far a run's numbers can be trusted; `pieces` by K."""
-    first = pieces[main][0]
-    for piece in pieces[main]:
+    first = pieces[measured.k][0]
+    for piece in pieces[measured.k]:
         yield "intervals", interval_rows(piece)
     for same in zip(*pieces.values(), strict=True):
-        yield "bands", band_rows(same, main)
+        yield "bands", band_rows(same, measured.k)
     yield "placebo", placebo_rows(first)
-    yield "definitions_differ", differ_rows(run, first)
+    yield "definitions_differ", differ_rows(run, first, measured)
     yield "selector_overlap", overlap_rows(first)
 
 

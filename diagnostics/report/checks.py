@@ -30,8 +30,9 @@ from diagnostics.statistics.differ import definitions_differ
 from diagnostics.statistics.estimators import Estimator
 from diagnostics.statistics.gaps import support_split
 from diagnostics.statistics.headlines import BUDGET, HEADLINES, Headline
-from diagnostics.statistics.overlap import overlap
-from diagnostics.statistics.placebo import placebo
+from diagnostics.statistics.measured import Start
+from diagnostics.statistics.overlap import Mask, overlap
+from diagnostics.statistics.placebo import placebos
 from diagnostics.statistics.results import spread
 from diagnostics.statistics.robust import robust_interval
 
@@ -56,7 +57,9 @@ def interval_rows(piece: Piece) -> list[Row]:
 
 def every_kind(estimator: Estimator, name: Headline, bootstrap: Bootstrap) -> dict[str, Interval]:
     """Percentile, BCa, studentised and t interval (CR2 of a coefficient, else CR1)."""
-    drawn = {kind: interval(estimator, replace(bootstrap, kind=kind)) for kind in DRAWN}
+    drawn: dict[str, Interval] = {
+        kind: interval(estimator, replace(bootstrap, kind=kind)) for kind in DRAWN
+    }
     robust = robust_interval(estimator, "cr2" if name in COEFFICIENTS else "cr1")
     return {**drawn, "cluster_t": robust}
 
@@ -64,24 +67,26 @@ def every_kind(estimator: Estimator, name: Headline, bootstrap: Bootstrap) -> di
 def placebo_rows(piece: Piece) -> list[Row]:
     """Headline numbers of shuffled support, as far as the table can give them."""
     rows = []
-    for name in PLACEBOS:
-        made = placebo(piece.frame, name, piece.bootstrap, seed=piece.bootstrap.seed)
-        row = piece.key | {"statistic": name} | spread("real", made.real)
+    for made in placebos(piece.frame, PLACEBOS, piece.bootstrap, seed=piece.bootstrap.seed):
+        row = piece.key | {"statistic": made.headline} | spread("real", made.real)
         row |= {"shuffles": made.shuffles, "mean": made.mean, "sd": made.sd}
         row |= {"smallest": made.values["estimate"].min(), "largest": made.values["estimate"].max()}
         rows.append(row | {"excludes_zero": made.excludes_zero})
     return rows
 
 
-def differ_rows(run: Run, piece: Piece) -> list[Row]:
+def differ_rows(run: Run, piece: Piece, measured: Start) -> list[Row]:
     """What each departure of `released` does to each headline number of a checkpoint."""
-    made = definitions_differ(run, piece.top_k, piece.bootstrap, [piece.checkpoint]).to_frame()
+    names = [piece.checkpoint]
+    made = definitions_differ(run, piece.top_k, piece.bootstrap, names, start=measured).to_frame()
     return [{str(k): v for k, v in row.items()} for row in made.to_dict("records")]
 
 
 def overlap_rows(piece: Piece) -> list[Row]:
     """Jaccard index of what every two selectors keep of a bank at the answers' budget."""
-    kept = {s: k.mask for (s, budget), k in piece.start.selected.items() if budget == BUDGET}
+    kept: dict[str, Mask] = {
+        s: k.mask for (s, budget), k in piece.start.selected.items() if budget == BUDGET
+    }
     made = overlap(kept, (piece.frame["quadrant"] == 3).to_numpy()).to_frame()
     rows = made.to_dict("records")
     return [{"run": piece.run, "budget": BUDGET} | {str(k): v for k, v in r.items()} for r in rows]

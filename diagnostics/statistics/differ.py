@@ -76,12 +76,18 @@ def departures() -> tuple[Definitions, ...]:
 
 
 def definitions_differ(
-    run: Run, k: int, bootstrap: Bootstrap = DEFAULT, checkpoints: Sequence[str] | None = None
+    run: Run,
+    k: int,
+    bootstrap: Bootstrap = DEFAULT,
+    checkpoints: Sequence[str] | None = None,
+    *,
+    start: Start | None = None,
 ) -> DefinitionsDiffer:
     """Headline numbers of each checkpoint at support size `k`, under each of `departures`.
 
-    A number that a set cannot give (a constant predictor, no Q3) is NaN with its reason. Raises
-    InputError for a teacher known by its lists alone, and as `token_table` does.
+    `start` may hold what was measured of the run already. A number that a set cannot give (a
+    constant predictor, no Q3) is NaN with its reason. Raises InputError for a teacher known by its
+    lists alone, and as `token_table` does.
     """
     names = require_checkpoints(run, checkpoints)
     if run.listed:
@@ -91,7 +97,7 @@ def definitions_differ(
             got="one known by its top-k lists alone",
             fix="score the bank with the teacher's weights",
         )
-    start = measure_start(run, k, run.contexts())
+    start = (start or measure_start(run, k, run.contexts())).at(k)
     rows: list[Departure] = []
     for name in names:
         after = measure_after(run, k, name, start, own=True)

@@ -9,7 +9,7 @@ across prompts, which would take the differences between prompts away as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from diagnostics.errors import InputError
 from diagnostics.statistics.bootstrap import DEFAULT, Bootstrap, Interval, interval
 from diagnostics.statistics.clusters import prompt_clusters
 from diagnostics.statistics.definitions import ATTRIBUTE
-from diagnostics.statistics.headlines import Headline, headline
+from diagnostics.statistics.headlines import Headline, Shared, headline
 from diagnostics.statistics.regression import Outcome
 from diagnostics.statistics.results import Result
 from diagnostics.statistics.signals import identities, uniform
@@ -72,6 +72,20 @@ def placebo(
     both rankings follow the shuffled pair. Raises InputError where the number cannot be had, for
     fewer than two shuffles, and where every prompt has a single position.
     """
+    (only,) = placebos(frame, (name,), bootstrap, outcome=outcome, shuffles=shuffles, seed=seed)
+    return only
+
+
+def placebos(
+    frame: pd.DataFrame,
+    names: Sequence[Headline],
+    bootstrap: Bootstrap = DEFAULT,
+    *,
+    outcome: Outcome = "gain",
+    shuffles: int = SHUFFLES,
+    seed: int = 0,
+) -> list[Placebo]:
+    """`placebo` of several headline numbers, from the same shuffled tables."""
     if shuffles < 2:
         raise InputError(
             where="placebo",
@@ -79,21 +93,38 @@ def placebo(
             got=str(shuffles),
             fix=f"leave it at {SHUFFLES}, or ask for more",
         )
-    real = interval(headline(frame, name, outcome), bootstrap)
+    real = _intervals(frame, names, outcome, bootstrap)
     made = [
-        interval(headline(table, name, outcome), bootstrap)
+        _intervals(table, names, outcome, bootstrap)
         for table in shuffled_tables(frame, shuffles, seed)
     ]
+    stated = frame.attrs.get(ATTRIBUTE, "not stated")
+    return [
+        _placebo(name, stated, outcome, one, shuffled)
+        for name, one, shuffled in zip(names, real, zip(*made, strict=True), strict=True)
+    ]
+
+
+def _intervals(
+    frame: pd.DataFrame, names: Sequence[Headline], outcome: Outcome, bootstrap: Bootstrap
+) -> list[Interval]:
+    shared = Shared(frame)
+    return [interval(headline(frame, name, outcome, shared), bootstrap) for name in names]
+
+
+def _placebo(
+    name: Headline, stated: str, outcome: Outcome, real: Interval, made: Sequence[Interval]
+) -> Placebo:
     rows = [(i, v.estimate, v.low, v.high) for i, v in enumerate(made, 1)]
     values = pd.DataFrame(rows, columns=["shuffle", "estimate", "low", "high"])
     known = values.dropna()
     beyond = (known["low"] > 0) | (known["high"] < 0)
     return Placebo(
         headline=name,
-        definitions=frame.attrs.get(ATTRIBUTE, "not stated"),
+        definitions=stated,
         outcome=outcome,
         real=real,
-        shuffles=shuffles,
+        shuffles=len(made),
         mean=float(values["estimate"].mean()),
         sd=float(values["estimate"].std()),
         excludes_zero=float(beyond.mean()) if len(known) else float("nan"),

@@ -67,12 +67,18 @@ def token_tables(
     ks: Sequence[int],
     checkpoints: Sequence[str] | None = None,
     definitions: Definitions = PAPER,
+    *,
+    start: Start | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """`token_table` at each of several support sizes, from scores that are read once."""
+    """`token_table` at each of several support sizes, from scores that are read once.
+
+    `start` may hold what was measured of the run already.
+    """
     names = require_checkpoints(run, checkpoints)
     require_measured(run, definitions)
     columns = [c.name for c in columns_of(run)]
-    start = None if run.listed else measure_start(run, ks[0], run.contexts())
+    if start is None and not run.listed:
+        start = measure_start(run, ks[0], run.contexts())
     for k in ks:
         if start is None:
             pieces = _listed(run, k, names)
