@@ -22,9 +22,10 @@ from diagnostics.statistics.bootstrap import (
     DRAWN,
     Bootstrap,
     Interval,
-    bands,
     interval,
-    joint_intervals,
+    joint_draws,
+    percentile_interval,
+    simultaneous,
 )
 from diagnostics.statistics.differ import definitions_differ
 from diagnostics.statistics.estimators import Estimator
@@ -99,9 +100,9 @@ def band_rows(pieces: Sequence[Piece], main: int) -> list[Row]:
     """
     rows = []
     for family, members in _families(pieces, main):
-        numbers = list(members.values())
-        bootstrap = pieces[0].bootstrap
-        alone, together = joint_intervals(numbers, bootstrap), bands(numbers, bootstrap)
+        values, draws = joint_draws(list(members.values()), pieces[0].bootstrap)
+        alone = (percentile_interval(*one) for one in zip(values, draws.T, strict=True))
+        together = simultaneous(values, draws)
         for name, one, band in zip(members, alone, together, strict=True):
             row = pieces[0].key | {"family": family, "member": name} | spread("value", one)
             rows.append(row | {"band_low": band.low, "band_high": band.high})

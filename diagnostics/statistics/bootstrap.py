@@ -177,25 +177,25 @@ def intervals(estimator: Estimator, bootstrap: Bootstrap) -> list[Interval]:
     return ends
 
 
-def joint_intervals(estimators: Sequence[Estimator], bootstrap: Bootstrap) -> list[Interval]:
-    """`interval` of each of many one-number estimators of the same clusters.
+def joint_draws(estimators: Sequence[Estimator], bootstrap: Bootstrap) -> tuple[Floats, Floats]:
+    """Numbers (s,) of several estimators of the same clusters, and their draws (draws, s).
 
-    Percentile intervals come from one product of all their sums, several times faster.
+    They come from one product of all their sums, several times faster than one by one.
     """
-    clusters = len(estimators[0].sums)
-    if bootstrap.kind != "percentile" or clusters < 2:
-        return [interval(e, bootstrap) for e in estimators]
     sums = [e.sums for e in estimators]
     totals = bootstrap.totals(np.hstack(sums))
     ends = np.cumsum([one.shape[1] for one in sums])
-    draws = [
-        e.value(totals[:, end - one.shape[1] : end])[:, 0]
-        for e, one, end in zip(estimators, sums, ends, strict=True)
-    ]
-    return [
-        percentile_interval(float(estimate(e)[0]), d)
-        for e, d in zip(estimators, draws, strict=True)
-    ]
+    pieces = zip(estimators, sums, ends, strict=True)
+    draws = [e.value(totals[:, end - one.shape[1] : end]) for e, one, end in pieces]
+    return np.concatenate([estimate(e) for e in estimators]), np.hstack(draws)
+
+
+def joint_intervals(estimators: Sequence[Estimator], bootstrap: Bootstrap) -> list[Interval]:
+    """`interval` of each of many one-number estimators of the same clusters."""
+    if bootstrap.kind != "percentile" or len(estimators[0].sums) < 2:
+        return [interval(e, bootstrap) for e in estimators]
+    values, draws = joint_draws(estimators, bootstrap)
+    return [percentile_interval(*one) for one in zip(values, draws.T, strict=True)]
 
 
 def no_interval(value: float, clusters: int, kind: Kind = "percentile") -> Interval:
@@ -245,12 +245,11 @@ def bands(estimators: Sequence[Estimator], bootstrap: Bootstrap) -> list[Interva
     All numbers, in order, lie in their bands together in 95 % of samples: estimate +- c sd, with c
     the 95 % quantile over draws of the largest |draw - estimate| / sd.
     """
-    values = np.concatenate([estimate(e) for e in estimators])
     clusters = len(estimators[0].sums)
     if clusters < 2:
+        values = np.concatenate([estimate(e) for e in estimators])
         return [no_interval(float(value), clusters, "simultaneous") for value in values]
-    draws = np.hstack([draw_values(e, bootstrap) for e in estimators])
-    return simultaneous(values, draws)
+    return simultaneous(*joint_draws(estimators, bootstrap))
 
 
 def simultaneous(values: Floats, draws: Floats) -> list[Interval]:

@@ -41,9 +41,9 @@ class RobustError:
 
     def p_value(self, value: float) -> float:
         """Two-sided p value of 0, for an estimate `value`."""
-        from scipy.stats import t
+        from scipy.special import stdtr
 
-        return float(2 * t.sf(abs(value) / self.error, self.degrees))
+        return float(2 * stdtr(self.degrees, -abs(value) / self.error))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def robust_error(estimator: Estimator, index: int, kind: RobustKind) -> RobustEr
 
 def robust_interval(estimator: Estimator, kind: RobustKind, index: int = 0) -> Interval:
     """The 95 % t interval of one number; none, with a reason, for fewer than two clusters."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     value = float(estimate(estimator)[index])
     clusters = len(estimator.sums)
@@ -94,7 +94,7 @@ def robust_interval(estimator: Estimator, kind: RobustKind, index: int = 0) -> I
     found = robust_error(estimator, index, kind)
     if not found.error > 0:
         return Interval(value, np.nan, np.nan, "no spread between prompts", kind)
-    half = float(t.ppf((1 + LEVEL) / 2, found.degrees)) * found.error
+    half = float(stdtrit(found.degrees, (1 + LEVEL) / 2)) * found.error
     return Interval(value, value - half, value + half, "", kind)
 
 
