@@ -25,6 +25,7 @@ from diagnostics.report.noise import NO_FLOOR, Floor, Row, measure
 from diagnostics.report.rows import (
     ANSWERS,
     SCOPES,
+    TABLE_SELECTORS,
     Piece,
     Start,
     answer_rows,
@@ -52,12 +53,10 @@ from diagnostics.statistics.noise import (
     unchanged_tokens,
 )
 from diagnostics.statistics.regression import Outcome
-from diagnostics.statistics.selectors import SELECTORS
 from diagnostics.statistics.tokens import token_tables
 
 SUPPORTS = (8, 16, 32)
 BUDGETS = (0.01, 0.03, 0.05, 0.10)
-TABLE_SELECTORS = tuple(name for name in SELECTORS if name != "full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,12 @@ from markupsafe import Markup, escape
 
 from diagnostics import __version__
 from diagnostics.report.analysis import Answer, Results
+from diagnostics.report.captions import PAPER_COLUMNS, VIEWS
 from diagnostics.report.figures import INK, panel_noise
 from diagnostics.report.paper import paper_table
 from diagnostics.report.scoring import notes, scored_in
 from diagnostics.report.views import (
     NOT_MEASURED,
-    PAPER_COLUMNS,
-    VIEWS,
     cells,
     noise_note,
     number,

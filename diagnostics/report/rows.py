@@ -25,13 +25,14 @@ from diagnostics.statistics.headlines import BUDGET, Headline, Shared, headline
 from diagnostics.statistics.noise import NoiseFloor, counts_against
 from diagnostics.statistics.regression import Decomposition, Outcome, Scope, decompose
 from diagnostics.statistics.results import spread
-from diagnostics.statistics.selectors import Selection, Selector
+from diagnostics.statistics.selectors import SELECTORS, Selection, Selector
 
 ANSWERS: tuple[Headline, ...] = ("beta", "beta_q3", "gap", "budget")
 SCOPES: tuple[Scope, ...] = ("all", "q3")
 PROXIES = ("compatibility", "bc_union", "jaccard", "overlap", "shared_teacher_mass")
 OUTCOMES: tuple[tuple[Outcome, str], ...] = (("gain", ""), ("gain_rel", "_rel"))
 QUANTILES = (0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.95)
+TABLE_SELECTORS = tuple(name for name in SELECTORS if name != "full")
 KEPT_COLUMNS = (
     "gain_per_keep",
     "q3_share",

@@ -19,6 +19,16 @@ Kind = Literal["text", "count", "number", "interval", "share"]
 DAGGER = "†"
 NOT_MEASURED = "not measured (the run has no noise floor)"
 
+LABELS = {
+    "gain": "gain",
+    "gain_rel": "relative gain",
+    "beta": "β_L − β_I, bank",
+    "beta_q3": "β_L − β_I, Q3",
+    "gap": "support gap, Q3",
+    "matched": "matched gap, Q3",
+    "budget": "top 5 % by D^L less by KL",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -39,208 +49,6 @@ class View:
     columns: tuple[Shown, ...]
 
 
-_WHO = (Shown("run", "run", "text"), Shown("checkpoint", "checkpoint", "text"))
-_K = Shown("K", "top_k", "count")
-
-VIEWS: dict[str, View] = {
-    "checkpoints": View(
-        "Checkpoints: what training did",
-        "Means over every position of the bank. KL is KL(teacher ‖ student) in nats; gain is "
-        "KL before less KL after, positive when training moved the student toward the teacher. "
-        "Relative gain divides by KL before, so positions with almost nothing to gain dominate "
-        "its mean; its median is beside it. Intervals: 95 % prompt-cluster bootstrap. Within noise:"
-        " positions whose |gain| is no more than an unchanged checkpoint's at 99 % of positions.",
-        (
-            *_WHO,
-            Shown("KL before", "kl_0"),
-            Shown("KL after", "kl"),
-            Shown("gain", "gain", "interval"),
-            Shown("relative gain", "gain", "interval", "_rel"),
-            Shown("median relative", "gain_rel_median"),
-            Shown("positions improved", "improved_share", "share"),
-            Shown("within noise", "within_noise_share", "share"),
-        ),
-    ),
-    "noise": View(
-        "Noise of scoring: gains of a checkpoint that did not change",
-        "theta_0 scored a second time, in another batch shape or dtype, over a sample of contexts; "
-        "its true gain is 0 everywhere. Mean: signed mean gain, nats, with its 95 % prompt-cluster "
-        "interval. Size: |gain| is no more than this at so many positions. Counts: whether the "
-        "kind is in this run's gains (another batch shape, or a dtype finer than the run's). Under "
-        "each other table stands what the same unchanged checkpoint shows there.",
-        (
-            Shown("run", "run", "text"),
-            Shown("kind", "kind", "text"),
-            Shown("contexts", "n_contexts", "count"),
-            Shown("positions", "n_positions", "count"),
-            Shown("mean gain", "mean", "interval"),
-            Shown("size at 50 %", "q50"),
-            Shown("90 %", "q90"),
-            Shown("99 %", "q99"),
-            Shown("largest", "max"),
-            Shown("counts", "counts", "text"),
-        ),
-    ),
-    "table01": View(
-        "Table 1: high-support less low-support gain inside Q3",
-        "Q3 is the low-entropy, high-KL quadrant. Gap: mean gain of the third of Q3 positions with "
-        "the most teacher mass C on the student's top-K, less that of the third with the least. "
-        "Matched gap: within a prompt, each position above the prompt's median C against the "
-        "nearest one not above it in (H̃, D̃, relative position). Nats.",
-        (
-            *_WHO,
-            _K,
-            Shown("contexts", "n_contexts", "count"),
-            Shown("positions", "n_positions", "count"),
-            Shown("in Q3", "n_q3", "count"),
-            Shown("gap", "gap", "interval"),
-            Shown("matched gap", "matched_gap", "interval"),
-            Shown("gap of relative gain", "gap", "interval", "_rel"),
-        ),
-    ),
-    "table05": View(
-        "Table 5: inventory",
-        "What was scored. Fewer than 100 prompts are a boundary check, not a main result.",
-        (
-            *_WHO,
-            Shown("contexts", "n_contexts", "count"),
-            Shown("prompts", "n_prompts", "count"),
-            Shown("positions", "n_positions", "count"),
-            Shown("use", "use", "text"),
-        ),
-    ),
-    "table06": View(
-        "Table 6: other measures of support, inside Q3",
-        "The gap of Table 1 with other proxies in C's place. Jaccard is a monotone function of "
-        "overlap, so the two agree by construction and are one piece of evidence. bc_union (CBC): "
-        "the paper gives no formula; the public code computes the Bhattacharyya coefficient on "
-        "the union of both top-Ks. Tied: share of Q3 positions that lie exactly on a cut.",
-        (
-            *_WHO,
-            _K,
-            Shown("proxy", "proxy", "text"),
-            Shown("in Q3", "n_positions", "count"),
-            Shown("gap", "gap", "interval"),
-            Shown("gap of relative gain", "gap", "interval", "_rel"),
-            Shown("tied", "tied_share", "share"),
-        ),
-    ),
-    "table08": View(
-        "Table 8: exact budgets",
-        "Every selector keeps exactly ⌈ρN⌉ positions; gain is their mean, in nats. Per keep: gain "
-        "/ ρ. H̃, D̃, C̃: mean normalised entropy, disagreement and compatibility of what is kept. "
-        "Tied: share of kept positions that only the tie-break decided.",
-        (
-            *_WHO,
-            _K,
-            Shown("selector", "selector", "text"),
-            Shown("budget", "budget", "share"),
-            Shown("kept", "n_kept", "count"),
-            Shown("gain", "gain", "interval"),
-            Shown("per keep", "gain_per_keep"),
-            Shown("relative gain", "gain", "interval", "_rel"),
-            Shown("Q3", "q3_share", "share"),
-            Shown("H̃", "entropy_norm"),
-            Shown("D̃", "disagreement_norm"),
-            Shown("C̃", "compatibility_norm"),
-            Shown("tied", "tied_share", "share"),
-        ),
-    ),
-    "table09": View(
-        "Table 9: regression",
-        "Least squares of gain on z-scored predictors: nats of gain per standard deviation. "
-        "β_L, β_I: learnable D^L = D̃C̃ and incompatible D^I = D̃(1 − C̃) disagreement, beside H̃, "
-        "relative position and H̃_T. Gap: β_L − β_I. ΔR²: over the baseline with D̃ and H̃×D̃; the "
-        "decomposed model drops these two, so its ΔR² may be negative.",
-        (
-            *_WHO,
-            _K,
-            Shown("scope", "scope", "text"),
-            Shown("positions", "n_positions", "count"),
-            Shown("β_L", "beta_l", "interval"),
-            Shown("β_I", "beta_i", "interval"),
-            Shown("gap", "gap", "interval"),
-            Shown("gap of relative gain", "gap", "interval", "_rel"),
-            Shown("ΔR² decomposed", "delta_r2_decomposed"),
-            Shown("ΔR² with C̃", "delta_r2_compatibility"),
-        ),
-    ),
-    "quadrants": View(
-        "Quadrants of the entropy–KL plane",
-        "Both axes are cut at their median over the bank. Q1: high entropy, high KL. Q2: high, "
-        "low. Q3: low, high (confident and in disagreement). Q4: low, low.",
-        (
-            *_WHO,
-            Shown("quadrant", "quadrant", "count"),
-            Shown("share", "share", "share"),
-            Shown("positions", "n_positions", "count"),
-            Shown("mean H", "entropy"),
-            Shown("mean KL", "kl_0"),
-            Shown("mean C", "compatibility"),
-            Shown("gain", "gain", "interval"),
-        ),
-    ),
-    "signals": View(
-        "Signals before training",
-        "Quantiles over the bank at theta_0: C (teacher mass on the student's top-K), D, KL and "
-        "both entropies, in nats where they are information.",
-        (
-            Shown("run", "run", "text"),
-            _K,
-            Shown("signal", "signal", "text"),
-            Shown("mean", "mean"),
-            *(Shown(f"{q} %", f"q{q:02d}") for q in (1, 5, 10, 25, 50, 75, 95)),
-            Shown("under 0.5", "under_0.5", "share"),
-            Shown("under 0.9", "under_0.9", "share"),
-        ),
-    ),
-}
-
-PAPER_COLUMNS: dict[str, tuple[Shown, ...]] = {
-    "table01": (
-        Shown("setting", "setting", "text"),
-        Shown("context", "context", "text"),
-        *(
-            c
-            for c in VIEWS["table01"].columns
-            if c.column in ("top_k", "n_contexts", "n_positions")
-        ),
-        Shown("gap", "gap", "interval"),
-        Shown("matched gap", "matched_gap"),
-    ),
-    "table05": (
-        Shown("setting", "setting", "text"),
-        Shown("contexts", "n_contexts", "count"),
-        Shown("positions", "n_positions", "count"),
-        Shown("use", "use", "text"),
-    ),
-    "table06": (
-        _K,
-        Shown("proxy", "proxy", "text"),
-        Shown("in Q3", "n_positions", "count"),
-        Shown("gap", "gap", "interval"),
-    ),
-    "table08": (
-        Shown("selector", "selector", "text"),
-        Shown("budget", "budget", "share"),
-        Shown("gain", "gain", "interval"),
-        Shown("per keep", "gain_per_keep"),
-        Shown("Q3", "q3_share", "share"),
-        Shown("H̃", "entropy_norm"),
-        Shown("D̃", "disagreement_norm"),
-        Shown("C̃", "compatibility_norm"),
-    ),
-    "table09": (
-        _K,
-        Shown("in Q3", "n_q3", "count"),
-        Shown("β_L", "beta_l"),
-        Shown("β_I", "beta_i"),
-        Shown("gap", "gap", "interval"),
-        Shown("ΔR² decomposed", "delta_r2_decomposed"),
-    ),
-}
-
-
 def cells(frame: pd.DataFrame, columns: tuple[Shown, ...]) -> pd.DataFrame:
     """The shown columns as text, one row a row of the frame."""
     rows = frame.to_dict("records")
@@ -251,7 +59,7 @@ def cell(row: dict[Any, Any], shown: Shown) -> str:
     """One cell as text; a missing value is a dash, a missing interval is said."""
     value = row[shown.column + shown.suffix]
     if shown.kind == "text":
-        return str(value)
+        return LABELS.get(value, str(value))
     if shown.kind == "count":
         return f"{int(value):,}"
     if value is None or value != value:

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from diagnostics.files import whole_file, write_json, write_text
 from diagnostics.progress import bar
 from diagnostics.report.analysis import ReportSettings, Results, analyse, supports
+from diagnostics.report.captions import VIEWS
 from diagnostics.report.figures import FIGURES, figure_style
 from diagnostics.report.page import render_page
 from diagnostics.report.paper import paper_table
-from diagnostics.report.views import VIEWS, cells, latex, markdown, noise_note
+from diagnostics.report.views import cells, latex, markdown, noise_note
 from diagnostics.scoring.run import Run
 
 FIGURE_METADATA: dict[str, dict[str, Any]] = {

@@ -17,10 +17,11 @@ from run_on_disk import write_noise, write_run
 
 from diagnostics.report import write as writing
 from diagnostics.report.analysis import ReportSettings, Results, analyse
+from diagnostics.report.captions import VIEWS
 from diagnostics.report.figures import FIGURES, figure_style, panel_noise
 from diagnostics.report.page import render_page
 from diagnostics.report.scoring import notes, scored_in
-from diagnostics.report.views import VIEWS, Shown, cell, noise_note
+from diagnostics.report.views import Shown, cell, noise_note
 from diagnostics.report.write import record
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.bootstrap import draw_counts
