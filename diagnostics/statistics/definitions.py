@@ -8,7 +8,8 @@ training), and a plain sort, whose ties fall by row order.
 
 A set's name says how it departs from the nearer of the two: `paper`, `released+leakage`,
 `paper+disagreement=kl_0`. Token tables carry that name in `frame.attrs`, files in their metadata.
-Not covered: the live entropy, renormalised on the top-K.
+Not covered: the live entropy, renormalised on the top-K; and epsilon inside selectors, which rank
+by their own norms (a common factor of 1 - 1e-12 or so leaves single signals and products ranked).
 """
 
 from __future__ import annotations
