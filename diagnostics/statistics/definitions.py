@@ -132,9 +132,14 @@ def definitions_of(frame: pd.DataFrame, unstated: Definitions | None = None) -> 
     return definition_set(str(name), "token table")
 
 
-def require_one_set(frames: Iterable[pd.DataFrame], where: str) -> Definitions:
-    """The one set that made all token tables. Raises InputError that names the sets if several."""
-    names = list(dict.fromkeys(definitions_of(frame).name for frame in frames))
+def require_one_set(
+    frames: Iterable[pd.DataFrame], where: str, unstated: Definitions | None = None
+) -> Definitions:
+    """The one set that made all token tables, `unstated` as in `definitions_of`.
+
+    Raises InputError that names the sets if there are several.
+    """
+    names = list(dict.fromkeys(definitions_of(frame, unstated).name for frame in frames))
     if len(names) != 1:
         raise InputError(
             where=where,

@@ -37,6 +37,7 @@ from diagnostics.statistics.definitions import (
     require_one_set,
     state,
 )
+from diagnostics.statistics.headlines import Shared, headline
 from diagnostics.statistics.noise import unchanged_tokens
 from diagnostics.statistics.normalize import norm, stretched
 from diagnostics.statistics.redraw import redrawn_interval
@@ -353,6 +354,16 @@ def test_tables_of_several_sets_are_refused_by_name(run: Run) -> None:
     )
     with pytest.raises(InputError, match="of one definition set, got no table; make all of them"):
         require_one_set([], "figure 2")
+
+
+def test_a_headline_number_of_two_sets_is_refused(run: Run) -> None:
+    ours, theirs = (token_table(run, K, ["one"], d) for d in (PAPER, RELEASED))
+    with pytest.raises(InputError) as caught:
+        headline(theirs, "gap", shared=Shared(ours))
+    assert str(caught.value) == (
+        "headline number gap: expected token tables of one definition set, got released, paper; "
+        "make all of them with the same --definitions"
+    )
 
 
 # What a set's switches do to a budget.
