@@ -330,6 +330,18 @@ MISTAKES: dict[str, tuple[Callable[[SimpleNamespace, Path], list[object]], str]]
         lambda kit, out: ["tokens", kit.bare, "--top-k", 4, "--out", out],
         "expected checkpoints among (none scored), got none",
     ),
+    "tokens: unknown definitions": (
+        lambda kit, out: ["tokens", kit.run, "--definitions", "printed", "--out", out],
+        "--definitions: expected `paper` or `released`, got 'printed'; choose one of them",
+    ),
+    "tokens: unknown departure": (
+        lambda kit, out: ["tokens", kit.run, "--definitions", "released+leak", "--out", out],
+        "--definitions: expected after a +: leakage, outcome=gain|gain_rel, ",
+    ),
+    "report: unknown definitions": (
+        lambda kit, out: ["report", kit.run, "--definitions", "printed", "--out", out],
+        "--definitions: expected `paper` or `released`, got 'printed'; choose one of them",
+    ),
     "tokens: unfinished run": (
         lambda kit, out: ["tokens", kit.unfinished, "--top-k", 4, "--out", out],
         "expected all 1 scored parts of step1, got 0",
@@ -468,7 +480,7 @@ OPTIONS = {
         "--dtype",
         "--batch-tokens",
     ],
-    "tokens": ["RUN", "--top-k", "--out"],
+    "tokens": ["RUN", "--top-k", "--out", "--definitions"],
     "train": ["--student", "--teacher", "--prompts", "--selector", "--budget", "--out"],
     "report": ["RUNS", "--out", "--definitions", "--top-k", "--draws", "--seed"],
 }
@@ -536,6 +548,19 @@ def test_same_commands_give_the_same_bytes(
     for suffix in (".parquet", "-tokens.parquet"):
         one, two = (tmp_path / f"{name}{suffix}" for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["paper", "released", "released+leakage"])
+def test_token_file_names_the_definitions_that_were_asked_for(
+    command: Command, kit: SimpleNamespace, name: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens.parquet"
+    words = ["tokens", kit.run, "--top-k", 4, "--definitions", name, "--out", file]
+    assert command(*words)[0] == 0
+    found = pq.read_table(file)
+    assert found.schema.metadata[b"definitions"] == name.encode()
+    same = found["disagreement"].to_pylist() == found["kl_0"].to_pylist()
+    assert same == name.startswith("released")
 
 
 def test_later_checkpoint_joins_a_finished_run(

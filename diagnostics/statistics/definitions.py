@@ -8,7 +8,8 @@ training), and a plain sort, whose ties fall by row order.
 
 A set's name says how it departs from the nearer of the two: `paper`, `released+leakage`,
 `paper+disagreement=kl_0`. Token tables carry that name in `frame.attrs`, files in their metadata.
-Not covered: the live entropy, renormalised on the top-K.
+Not covered: the live entropy, renormalised on the top-K; and epsilon inside selectors, which rank
+by their own norms (a common factor of 1 - 1e-12 or so leaves single signals and products ranked).
 """
 
 from __future__ import annotations
@@ -131,9 +132,14 @@ def definitions_of(frame: pd.DataFrame, unstated: Definitions | None = None) -> 
     return definition_set(str(name), "token table")
 
 
-def require_one_set(frames: Iterable[pd.DataFrame], where: str) -> Definitions:
-    """The one set that made all token tables. Raises InputError that names the sets if several."""
-    names = list(dict.fromkeys(definitions_of(frame).name for frame in frames))
+def require_one_set(
+    frames: Iterable[pd.DataFrame], where: str, unstated: Definitions | None = None
+) -> Definitions:
+    """The one set that made all token tables, `unstated` as in `definitions_of`.
+
+    Raises InputError that names the sets if there are several.
+    """
+    names = list(dict.fromkeys(definitions_of(frame, unstated).name for frame in frames))
     if len(names) != 1:
         raise InputError(
             where=where,

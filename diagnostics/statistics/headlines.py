@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from diagnostics.statistics.budgets import kept_means, selections
 from diagnostics.statistics.clusters import Clusters, prompt_clusters
+from diagnostics.statistics.definitions import PAPER, require_one_set
 from diagnostics.statistics.estimators import Difference, Estimator
 from diagnostics.statistics.gaps import Pairs, Split, in_q3, matched_pairs, outcomes, support_split
 from diagnostics.statistics.regression import Outcome, decomposition_estimator
@@ -72,8 +73,11 @@ def headline(
     """A headline number of one checkpoint's token table.
 
     `shared` may hold what was made of another checkpoint of the same bank and K. Raises InputError
-    where the table cannot give the number (no Q3, a constant predictor, NaN).
+    where the table cannot give the number (no Q3, a constant predictor, NaN), and for a `shared` of
+    another definition set.
     """
+    if shared is not None:
+        require_one_set((frame, shared.frame), f"headline number {name}", PAPER)
     return HEADLINES[name](frame, outcome, shared or Shared(frame))
 
 

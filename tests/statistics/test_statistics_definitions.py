@@ -37,6 +37,7 @@ from diagnostics.statistics.definitions import (
     require_one_set,
     state,
 )
+from diagnostics.statistics.headlines import Shared, headline
 from diagnostics.statistics.noise import unchanged_tokens
 from diagnostics.statistics.normalize import norm, stretched
 from diagnostics.statistics.redraw import redrawn_interval
@@ -203,6 +204,17 @@ def test_leakage_norms_are_of_each_checkpoint_alone(run: Run) -> None:
         assert part["learnable"].tolist() == single["learnable"].tolist()
 
 
+@pytest.mark.parametrize("epsilon", ["always", "empty_range"])
+def test_norms_of_the_table_add_epsilon_as_the_set_says(run: Run, epsilon: str) -> None:
+    # The quantiles by the loop differ from the table's in the last bits, which eps exceeds here.
+    table = token_table(run, K, ["one"], replace(PAPER, epsilon=epsilon))
+    other = "always" if epsilon == "empty_range" else "empty_range"
+    right, wrong = (slow_norm(table["entropy"].tolist(), e) for e in (epsilon, other))
+    inside = (table["entropy_norm"] > 0.3) & (table["entropy_norm"] < 1)
+    away = [np.abs(table["entropy_norm"] - np.array(z))[inside].max() for z in (right, wrong)]
+    assert away[0] < 1e-14 < 1e-13 < away[1]
+
+
 def test_epsilon_for_an_empty_range_only_by_hand() -> None:
     # Q05 and Q95 of 0..20 are 1 and 19: the norm of 19 is 18/18, or 18/(18 + 1e-12).
     z = np.arange(21.0)
@@ -344,6 +356,16 @@ def test_tables_of_several_sets_are_refused_by_name(run: Run) -> None:
         require_one_set([], "figure 2")
 
 
+def test_a_headline_number_of_two_sets_is_refused(run: Run) -> None:
+    ours, theirs = (token_table(run, K, ["one"], d) for d in (PAPER, RELEASED))
+    with pytest.raises(InputError) as caught:
+        headline(theirs, "gap", shared=Shared(ours))
+    assert str(caught.value) == (
+        "headline number gap: expected token tables of one definition set, got released, paper; "
+        "make all of them with the same --definitions"
+    )
+
+
 # What a set's switches do to a budget.
 
 
@@ -362,12 +384,18 @@ def test_released_keeps_one_position_a_rollout_and_paper_the_exact_number(run: R
 
 
 def test_a_plain_sort_keeps_the_first_rows_of_equal_scores(run: Run) -> None:
-    frame = state(token_table(run, K, ["one"]), replace(PAPER, ties="row_order"))
-    for table in (frame, frame.iloc[::-1]):
-        kept = selections(table, ["kl"], [0.05])["kl", 0.05].mask
-        clipped = [i for i, d in enumerate(table["disagreement_norm"]) if d == 1.0]
-        expected = [*clipped, *np.argsort(-table["disagreement_norm"], kind="stable")]
-        assert np.flatnonzero(kept).tolist() == sorted(list(dict.fromkeys(expected))[:3])
+    # Three of 48 positions lie beyond Q95 and score 1; 3 % keeps two: the first in row order.
+    frame = token_table(run, K, ["one"])
+    clipped = np.flatnonzero(frame["disagreement_norm"] == 1.0)
+    assert len(clipped) == 3
+    plain = state(frame.copy(), replace(PAPER, ties="row_order"))
+    kept = selections(plain, ["kl"], [0.03])["kl", 0.03].mask
+    assert np.flatnonzero(kept).tolist() == clipped[:2].tolist()
+    backwards = selections(plain.iloc[::-1], ["kl"], [0.03])["kl", 0.03].mask
+    assert np.flatnonzero(backwards[::-1]).tolist() == clipped[1:].tolist()
+    for table in (frame, frame.iloc[::-1]):  # under `paper` the two that disagree most
+        mask = selections(table, ["kl"], [0.03])["kl", 0.03].mask
+        assert set(table["disagreement"][mask]) == set(frame["disagreement"].nlargest(2))
 
 
 # Files.

@@ -11,10 +11,15 @@ MODULES = (
     "bootstrap",
     "budgets",
     "clusters",
+    "columns",
+    "definitions",
+    "differ",
     "gaps",
+    "measured",
     "noise",
     "normalize",
     "overlap",
+    "placebo",
     "ranking",
     "redraw",
     "regression",
@@ -22,6 +27,7 @@ MODULES = (
     "selectors",
     "signals",
     "support",
+    "token_files",
     "tokens",
 )
 
