@@ -225,8 +225,8 @@ VIEWS: dict[str, View] = {
     ),
     "selector_overlap": View(
         "How far selectors keep the same positions",
-        "Jaccard index of the positions that two selectors keep at 5 %: shared ones over all. 1: the "
-        "same positions; two random choices of 5 % share 0.026.",
+        "Jaccard index of the positions that two selectors keep at 5 %: those of both over those "
+        "of either. 1: the same positions; two random choices of 5 % share 0.026.",
         (
             Shown("run", "run", "text"),
             Shown("selector", "selector", "text"),
