@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from diagnostics.report.rows import TABLE_SELECTORS
-from diagnostics.report.views import Shown, View
+from diagnostics.report.views import LABELS, Shown, View
+from diagnostics.statistics.headlines import HEADLINES
 
 _WHO = (Shown("run", "run", "text"), Shown("checkpoint", "checkpoint", "text"))
 _K = Shown("K", "top_k", "count")
@@ -211,16 +212,13 @@ VIEWS: dict[str, View] = {
         "What each definition does to each headline number",
         "The set `paper` against each departure of the public scripts (`released`) alone, then all "
         "of them, then with leakage: H and C measured on the trained checkpoint, which know the "
-        "outcome. Change: less the number of `paper`, paired over the same draws, where the unit "
-        "is the same. First checkpoint of each run.",
+        "outcome. A row that equals the first one is of a definition that cannot touch the number. "
+        "The CSV holds the paired changes too. First checkpoint of each run.",
         (
             *_WHO,
-            Shown("number", "headline", "text"),
             Shown("definitions", "definitions", "text"),
             Shown("of", "outcome", "text"),
-            Shown("value", "value", "interval"),
-            Shown("change", "change", "interval"),
-            Shown("same", "same", "text"),
+            *(Shown(LABELS[name], name, "interval") for name in HEADLINES),
         ),
     ),
     "selector_overlap": View(

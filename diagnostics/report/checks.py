@@ -4,7 +4,7 @@
     placebo             the same number where D and C are shuffled within prompts
     definitions_differ  the same number under each departure of the set `released`, and with leakage
     selector_overlap    how much of what one selector keeps another keeps
-    bands               simultaneous bands over families: support sizes, proxies, budgets
+    bands               simultaneous bands over families: support sizes, proxies, selectors
 
 The first checkpoint of a run stands for all in `placebo` and `definitions_differ`. Numbers come
 from `diagnostics.statistics`; this module only asks for them.
@@ -77,10 +77,21 @@ def placebo_rows(piece: Piece) -> list[Row]:
 
 
 def differ_rows(run: Run, piece: Piece, measured: Start) -> list[Row]:
-    """What each departure of `released` does to each headline number of a checkpoint."""
-    names = [piece.checkpoint]
-    made = definitions_differ(run, piece.top_k, piece.bootstrap, names, start=measured).to_frame()
-    return [{str(k): v for k, v in row.items()} for row in made.to_dict("records")]
+    """What each departure of `released` does to each headline number of a checkpoint.
+
+    One row a definition set; of each number its interval, its change less `paper`'s, and whether
+    it is the same to the last bit.
+    """
+    made = definitions_differ(
+        run, piece.top_k, piece.bootstrap, [piece.checkpoint], start=measured
+    ).rows
+    rows: dict[str, Row] = {}
+    for one in made:
+        first = piece.key | {"top_k": piece.top_k, "definitions": one.definitions}
+        row = rows.setdefault(one.definitions, first | {"outcome": one.outcome})
+        row |= spread(one.headline, one.value) | spread(f"{one.headline}_change", one.change)
+        row |= {f"{one.headline}_same": one.same, f"{one.headline}_reason": one.reason}
+    return list(rows.values())
 
 
 def overlap_rows(piece: Piece) -> list[Row]:
@@ -120,10 +131,8 @@ def _families(pieces: Sequence[Piece], main: int) -> Iterator[tuple[str, Family]
         "gap by proxy",
         {p: support_split(piece.frame, p).gap(clusters, gain) for p in PROXIES},
     )
-    selectors = dict.fromkeys(selector for selector, _ in piece.start.selected)
-    for budget in dict.fromkeys(budget for _, budget in piece.start.selected):
-        masks = {s: piece.start.selected[s, budget].mask for s in selectors}
-        yield (
-            f"gain by selector at {budget:.0%}",
-            {s: piece.mean(mask, "gain") for s, mask in masks.items()},
-        )
+    kept = {s: k.mask for (s, budget), k in piece.start.selected.items() if budget == BUDGET}
+    yield (
+        f"gain by selector at {BUDGET:.0%}",
+        {name: piece.mean(mask, "gain") for name, mask in kept.items()},
+    )

@@ -229,9 +229,11 @@ def _table(name: str, results: Results) -> dict[str, Any]:
 
 
 def _lead(frame: pd.DataFrame, top_k: int) -> pd.DataFrame:
-    """The rows at the main K; where a checkpoint has several of those, the first checkpoint's."""
+    """The rows at the main K; where a checkpoint has several of those, the first checkpoint's, and
+    where those are still many, at the answers' budget."""
     lead = frame[frame["top_k"] == top_k] if "top_k" in frame else frame
     who = ["run", "checkpoint"]
     if "checkpoint" not in frame or not lead.duplicated(who).any():
         return lead
-    return lead[(lead[who] == lead[who].iloc[0]).all(axis=1)]
+    first = lead[(lead[who] == lead[who].iloc[0]).all(axis=1)]
+    return first[first["budget"] == BUDGET] if len(first) > LONG and "budget" in first else first
