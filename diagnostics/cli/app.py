@@ -267,15 +267,27 @@ def report(
     top_k: Annotated[int, typer.Option(min=1, help="Main support size K.")] = 16,
     draws: Annotated[int, typer.Option(min=100, help="Bootstrap draws.")] = 2000,
     seed: Seed = 0,
+    interval: Annotated[
+        str, typer.Option(help="percentile, bca or studentized: the kind in every table.")
+    ] = "percentile",
+    redo_cuts: Annotated[
+        bool, typer.Option(help="Headline numbers also with norms and cuts redone in each draw.")
+    ] = False,
 ) -> None:
     """Write tables, figures, the page and results.json."""
     from diagnostics.report.analysis import ReportSettings
     from diagnostics.report.write import write_report
     from diagnostics.scoring.run import open_run
+    from diagnostics.statistics.bootstrap import check_kind
     from diagnostics.statistics.definitions import check_definitions
 
     settings = ReportSettings(
-        definitions=check_definitions(definitions), top_k=top_k, draws=draws, seed=seed
+        definitions=check_definitions(definitions),
+        top_k=top_k,
+        draws=draws,
+        seed=seed,
+        interval=check_kind(interval),
+        redo_cuts=redo_cuts,
     )
     page = write_report([open_run(run) for run in runs], out, settings)
     typer.echo(f"Report: {page}")

@@ -42,7 +42,7 @@ from diagnostics.report.rows import (
 )
 from diagnostics.report.scoring import describe
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.bootstrap import Bootstrap, Interval
+from diagnostics.statistics.bootstrap import Bootstrap, Interval, Kind
 from diagnostics.statistics.budgets import selections
 from diagnostics.statistics.definitions import definition_set, definitions_of
 from diagnostics.statistics.measured import Start as Measured
@@ -61,17 +61,24 @@ BUDGETS = (0.01, 0.03, 0.05, 0.10)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSettings:
-    """What a report is made with; `definitions` is a set's name (`statistics.definitions`)."""
+    """What a report is made with.
+
+    Fields: `definitions` a set's name (`statistics.definitions`); `top_k` the main K; `draws`,
+    `seed` and kind of `interval` of every table; `redo_cuts` whether headline numbers also get
+    intervals with norms, cuts and z-scores redone in each draw.
+    """
 
     definitions: str = "paper"
     top_k: int = 16
     draws: int = 2000
     seed: int = 0
+    interval: Kind = "percentile"
+    redo_cuts: bool = False
 
     @property
     def bootstrap(self) -> Bootstrap:
         """How its intervals are made."""
-        return Bootstrap(draws=self.draws, seed=self.seed)
+        return Bootstrap(draws=self.draws, seed=self.seed, kind=self.interval)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,19 +176,20 @@ def _run_rows(
             rows["noise"] += noise_rows(run, floors)
             unchanged = [piece.frame for piece in noise]
             found = _Scored(record=describe(run, floors), tokens=frame, unchanged=unchanged)
-    for name, more in _checks(run, pieces, measured.at(settings.top_k)):
+    main_start = measured.at(settings.top_k)
+    for name, more in _checks(run, pieces, main_start, redo=settings.redo_cuts):
         rows[name] += more
     assert found is not None, "supports() always holds settings.top_k"
     return found
 
 
 def _checks(
-    run: Run, pieces: dict[int, list[Piece]], measured: Measured
+    run: Run, pieces: dict[int, list[Piece]], measured: Measured, *, redo: bool
 ) -> Iterator[tuple[str, list[Row]]]:
     """(table, rows) of how far a run's numbers can be trusted; `pieces` by K."""
     first = pieces[measured.k][0]
     for piece in pieces[measured.k]:
-        yield "intervals", interval_rows(piece)
+        yield "intervals", interval_rows(piece, redo=redo)
     for same in zip(*pieces.values(), strict=True):
         yield "bands", band_rows(same, measured.k)
     yield "placebo", placebo_rows(first)

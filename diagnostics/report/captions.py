@@ -163,11 +163,12 @@ VIEWS: dict[str, View] = {
     ),
     "intervals": View(
         "Headline numbers with every kind of interval",
-        "One number, four ways to its 95 % interval over prompts. Percentile: quantiles of the "
+        "One number, several ways to its 95 % interval over prompts. Percentile: quantiles of the "
         "bootstrap draws. BCa: those, corrected for bias and skew. Studentised: each draw divided "
         "by its own error (bootstrap-t). t: cluster-robust error, CR2 with Satterthwaite degrees "
-        "of freedom for a coefficient, else CR1 with one less than the prompts. Where kinds "
-        "disagree, prompts are few or gains heavy-tailed (docs/coverage.md).",
+        "of freedom for a coefficient, else CR1 with one less than the prompts. Redone: percentile "
+        "with norms, cuts and z-scores made anew in each draw (asked for by --redo-cuts). Where "
+        "kinds disagree, prompts are few or gains heavy-tailed (docs/coverage.md).",
         (
             *_WHO,
             Shown("number", "statistic", "text"),
@@ -176,6 +177,7 @@ VIEWS: dict[str, View] = {
             Shown("BCa", "bca", "interval"),
             Shown("studentised", "studentized", "interval"),
             Shown("t", "cluster_t", "interval"),
+            Shown("redone", "redone", "interval"),
         ),
     ),
     "bands": View(

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from diagnostics.report.noise import Row
 from diagnostics.report.rows import OUTCOMES, PROXIES, Piece
 from diagnostics.scoring.run import Run
@@ -34,6 +36,8 @@ from diagnostics.statistics.headlines import BUDGET, HEADLINES, Headline
 from diagnostics.statistics.measured import Start
 from diagnostics.statistics.overlap import Mask, overlap
 from diagnostics.statistics.placebo import placebos
+from diagnostics.statistics.redraw import redrawn
+from diagnostics.statistics.regression import Outcome
 from diagnostics.statistics.results import spread
 from diagnostics.statistics.robust import robust_interval
 
@@ -42,18 +46,33 @@ COEFFICIENTS: tuple[Headline, ...] = ("beta", "beta_q3")
 Family = Mapping[str, Estimator]
 
 
-def interval_rows(piece: Piece) -> list[Row]:
-    """Headline numbers of one checkpoint with every kind of interval."""
+def interval_rows(piece: Piece, *, redo: bool = False) -> list[Row]:
+    """Headline numbers of one checkpoint with every kind of interval.
+
+    `redo` adds those whose draws redo norms, cuts and z-scores, for the numbers that have them.
+    """
     rows = []
-    for name in HEADLINES:
-        for outcome, _ in OUTCOMES:
+    for outcome, _ in OUTCOMES:
+        redone = _redone(piece, outcome) if redo else {}
+        for name in HEADLINES:
             made = every_kind(piece.headline(name, outcome), name, piece.bootstrap)
+            made["redone"] = redone.get(name, Interval(np.nan, np.nan, np.nan))
             row = piece.key | {"statistic": name, "outcome": outcome}
             for kind, value in made.items():
                 row |= spread(kind, value)
             row["reason"] = "; ".join(sorted({v.reason for v in made.values() if v.reason}))
             rows.append(row)
     return rows
+
+
+def _redone(piece: Piece, outcome: Outcome) -> dict[Headline, Interval]:
+    made = redrawn(piece.frame, replace(piece.bootstrap, kind="percentile"), outcome=outcome)
+    return {
+        "gain": made.gain,
+        "beta": made.beta_gap,
+        "beta_q3": made.beta_gap_q3,
+        "gap": made.support_gap,
+    }
 
 
 def every_kind(estimator: Estimator, name: Headline, bootstrap: Bootstrap) -> dict[str, Interval]:

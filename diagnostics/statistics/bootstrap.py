@@ -69,6 +69,19 @@ class Interval:
         return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
+def check_kind(name: str, where: str = "--interval") -> Kind:
+    """The kind of interval of a name. Raises InputError for one that is not made of draws."""
+    for known in DRAWN:
+        if name == known:
+            return known
+    raise InputError(
+        where=where,
+        expected=f"a kind of interval among {', '.join(DRAWN)}",
+        got=repr(name),
+        fix="choose one of them",
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bootstrap:
     """How intervals are made.
@@ -84,13 +97,7 @@ class Bootstrap:
     counts: Floats | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in DRAWN:
-            raise InputError(
-                where="bootstrap",
-                expected=f"a kind of interval among {', '.join(DRAWN)}",
-                got=repr(self.kind),
-                fix="choose one of them",
-            )
+        check_kind(self.kind, "bootstrap")
 
     def blocks(self, clusters: int) -> Iterator[Floats]:
         """Draw counts (some, clusters), one block after the other; the same for the same seed."""

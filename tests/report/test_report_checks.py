@@ -154,3 +154,30 @@ def test_overlap_equals_shared_over_all_of_the_kept_positions(results: Results) 
     by_entropy = set(tokens["entropy"].nlargest(kept).index)
     wanted = len(by_kl & by_entropy) / len(by_kl | by_entropy)
     assert table.loc["kl", "jaccard entropy"] == pytest.approx(wanted)
+
+
+def test_redone_intervals_are_there_when_asked_for_and_differ_from_held_cuts(
+    small_run: Run, results: Results
+) -> None:
+    asked = ReportSettings(top_k=4, draws=200, seed=3, redo_cuts=True)
+    table = analyse([small_run], asked).tables["intervals"]
+    assert results.tables["intervals"]["redone"].isna().all()
+    for name in ("gain", "beta", "beta_q3", "gap"):
+        row = row_of(table, checkpoint="one", statistic=name, outcome="gain")
+        assert row["redone"] == pytest.approx(row["percentile"], abs=SAME)
+        same = row["redone_low"] == pytest.approx(row["percentile_low"], abs=SAME)
+        assert same == (name == "gain")  # a mean over the bank has no cuts to redo
+    for name in ("matched", "budget"):
+        assert np.isnan(row_of(table, checkpoint="one", statistic=name, outcome="gain")["redone"])
+
+
+@pytest.mark.parametrize("kind", ["bca", "studentized"])
+def test_kind_of_interval_is_that_of_every_table(small_run: Run, kind: str) -> None:
+    chosen = ReportSettings(top_k=4, draws=200, seed=3, interval=kind)
+    made = analyse([small_run], chosen).tables
+    for name, column, where in (("table01", "gap", {}), ("table09", "gap", {"scope": "all"})):
+        got = row_of(made[name], checkpoint="two", top_k=4, **where)
+        statistic = "gap" if name == "table01" else "beta"
+        there = row_of(made["intervals"], checkpoint="two", statistic=statistic, outcome="gain")
+        assert got[f"{column}_low"] == pytest.approx(there[f"{kind}_low"], abs=SAME)
+        assert got[f"{column}_low"] != pytest.approx(there["percentile_low"], abs=SAME)
