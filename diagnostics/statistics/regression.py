@@ -184,13 +184,7 @@ def regression_columns(
 
     Raises InputError for no rows, or a value that is not finite, with its context.
     """
-    if not rows.any():
-        raise InputError(
-            where="regression",
-            expected="positions in the scope",
-            got="none",
-            fix="score more contexts, or choose the scope `all`",
-        )
+    require_rows(rows)
     columns = {
         name: np.asarray(frame[name], dtype=np.float64)[rows]
         for name in (*PREDICTORS, outcome)
@@ -204,6 +198,17 @@ def regression_columns(
     require_varied(product, "product")
     ordered = {name: product if name == "product" else columns[name] for name in PREDICTORS}
     return ordered | {"outcome": columns[outcome]}
+
+
+def require_rows(rows: NDArray[np.bool_]) -> None:
+    """Refuses a scope without positions, for `rows` (pos,) of the table."""
+    if not rows.any():
+        raise InputError(
+            where="regression",
+            expected="positions in the scope",
+            got="none",
+            fix="score more contexts, or choose the scope `all`",
+        )
 
 
 def require_finite(

@@ -1,35 +1,46 @@
 """Cluster-robust errors without draws: CR1, CR2 and CR3 from cross-products per cluster.
 
-For a coefficient c'b of least squares with clusters g, N_g = X_g'X_g and A = sum of N_g:
+For a coefficient (`sandwich` has the algebra), with G clusters, N rows and p columns:
 
-    cr1  sum of (c'A^-1 X_g'e_g)^2, times G / (G - 1) (N - 1) / (N - p): what statsmodels gives;
-         t with G - 1 degrees of freedom
-    cr2  residuals times (I - H_gg)^(-1/2) (Bell and McCaffrey 2002; Pustejovsky and Tipton 2018,
-         doi:10.1080/07350015.2016.1247004), unbiased when errors are alike and independent; t with
-         Satterthwaite degrees of freedom under that working model
-    cr3  the jackknife: (G - 1) / G times the sum of (c'b without g - c'b)^2; t with G - 1
+    cr1  statsmodels' clustered error, with the factor G / (G - 1) (N - 1) / (N - p); t with G - 1
+         degrees of freedom
+    cr2  Bell and McCaffrey 2002, Pustejovsky and Tipton 2018 (doi:10.1080/07350015.2016.1247004):
+         unbiased when errors are alike and independent; t with Satterthwaite degrees of freedom
+         under that working model
+    cr3  the jackknife about the full sample's value, with the factor (G - 1) / G (MacKinnon,
+         Nielsen and Webb 2023, arXiv:2301.04527); t with G - 1
 
-H_gg = X_g A^-1 X_g' is as large as a cluster, but X_g' f(H_gg) = f(N_g A^-1) X_g', so matrices of
-the size of a model do (p x p). Numbers that are no coefficients (means, gaps, R^2) have the
-linearised error with G / (G - 1) as cr1, and the jackknife as cr3. Not covered: several ways of
-clustering at one time, wild bootstraps.
+A pooled mean is the coefficient of a constant. Numbers that are no coefficients (gaps, R^2, those
+with z-scores redone) have the linearised error with G / (G - 1) as cr1, and the jackknife as cr3.
+Clusters without rows do not count. A coefficient that one prompt alone determines has no error: its
+spread between prompts is not seen. Not covered: several ways of clustering at one time, wild
+bootstraps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import LEVEL, Interval, no_interval, standard_error
-from diagnostics.statistics.estimators import Estimator, Floats, estimate, without_each
-from diagnostics.statistics.least_squares import LeastSquares, fit, squares
+from diagnostics.statistics.bootstrap import LEVEL, Interval, no_interval
+from diagnostics.statistics.estimators import Estimator, Mean, estimate, influence
+from diagnostics.statistics.least_squares import Contrast, LeastSquares
+from diagnostics.statistics.normal_equations import squares
+from diagnostics.statistics.sandwich import (
+    Pieces,
+    alone,
+    pieces_of,
+    satterthwaite,
+    variance,
+)
+from diagnostics.statistics.sandwich import RobustKind as RobustKind
 
-RobustKind = Literal["cr1", "cr2", "cr3"]
 ROBUST: tuple[RobustKind, ...] = ("cr1", "cr2", "cr3")
-FULL_LEVERAGE = 1e-8  # 1 - leverage below this: a direction that one cluster alone determines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,128 +56,176 @@ class RobustError:
 
         return float(2 * stdtr(self.degrees, -abs(value) / self.error))
 
+    def half_width(self) -> float:
+        """Half of the 95 % t interval."""
+        from scipy.special import stdtrit
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pieces:
-    """One coefficient c'b: `whiten` R with R'R = A^-1 (p, p); `own` R N_g R' (clusters, p, p);
-    `scores` R X_g'e_g (clusters, p); `direction` R^-T A^-1 c (p,); `rows`, all of them."""
+        return float(stdtrit(self.degrees, (1 + LEVEL) / 2)) * self.error
 
-    whiten: Floats
-    own: Floats
-    scores: Floats
-    direction: Floats
-    rows: float
+
+class _Lacking(InputError):
+    """A number that has no error: `reason` is what its interval says."""
+
+    def __init__(self, reason: str, *, expected: str, got: str, fix: str) -> None:
+        super().__init__(where="cluster-robust error", expected=expected, got=got, fix=fix)
+        self.reason = reason
 
 
 def robust_error(estimator: Estimator, index: int, kind: RobustKind) -> RobustError:
     """The cluster-robust error of one number of an estimator.
 
     Raises InputError for cr2 of a number that is no coefficient, for fewer than two clusters, and
-    where the jackknife has no value without one of the clusters.
+    where there is no value without one of the clusters.
     """
-    clusters = len(estimator.sums)
-    if clusters < 2:
-        raise _refused("at least two prompts", f"{clusters}", "build a bank of more prompts")
-    if kind == "cr3":
-        return _jackknife(estimator, index)
-    if not _is_coefficient(estimator, index):
-        if kind == "cr2":
-            raise _refused("a coefficient for cr2", estimator.names[index], "ask for cr1 or cr3")
-        return RobustError(error=standard_error(estimator, index), degrees=clusters - 1)
-    assert isinstance(estimator, LeastSquares)
-    pieces = _pieces(estimator, index)
-    if kind == "cr1":
-        effects = pieces.scores @ pieces.direction
-        size = len(pieces.direction)
-        factor = clusters / (clusters - 1) * (pieces.rows - 1) / (pieces.rows - size)
-        return RobustError(error=_root(factor * (effects**2).sum()), degrees=clusters - 1)
-    return _bell_mccaffrey(pieces)
+    return _error(estimator, index, kind, {})
 
 
 def robust_interval(estimator: Estimator, kind: RobustKind, index: int = 0) -> Interval:
-    """The 95 % t interval of one number; none, with a reason, for fewer than two clusters."""
-    from scipy.special import stdtrit
-
-    value = float(estimate(estimator)[index])
-    clusters = len(estimator.sums)
-    if clusters < 2:
-        return no_interval(value, clusters, kind)
-    found = robust_error(estimator, index, kind)
-    if not found.error > 0:
-        return Interval(value, np.nan, np.nan, "no spread between prompts", kind)
-    half = float(stdtrit(found.degrees, (1 + LEVEL) / 2)) * found.error
-    return Interval(value, value - half, value + half, "", kind)
+    """The 95 % t interval of one number; none, with a reason, where it has no error."""
+    interval, _ = _interval(estimator, index, kind, {})
+    return interval
 
 
-def _is_coefficient(estimator: Estimator, index: int) -> bool:
-    """Whether a number is linear in the outcome at fixed predictors: a sum of coefficients."""
-    return isinstance(estimator, LeastSquares) and estimator.contrasts[index].over is None
+def robust_table(estimator: Estimator, kinds: Sequence[RobustKind] = ROBUST) -> pd.DataFrame:
+    """All numbers by all kinds, a row each.
 
-
-def _jackknife(estimator: Estimator, index: int) -> RobustError:
-    left_out = without_each(estimator)[:, index]
-    clusters = len(left_out)
-    if not np.isfinite(left_out).all():
-        lacking = int(np.count_nonzero(~np.isfinite(left_out)))
-        raise _refused(
-            f"a value of {estimator.names[index]} without any one prompt",
-            f"none without one of {lacking} prompts",
-            "ask for cr1, or build a bank of more prompts",
-        )
-    away = left_out - estimate(estimator)[index]
-    return RobustError(
-        error=_root((clusters - 1) / clusters * float((away**2).sum())), degrees=clusters - 1
-    )
-
-
-def _pieces(estimator: LeastSquares, index: int) -> _Pieces:
-    contrast = estimator.contrasts[index]
-    columns = estimator.columns(contrast.model)
-    own = np.moveaxis(squares(estimator.sums)[np.ix_(columns, columns)], 2, 0)  # (clusters, p, p)
-    moments = squares(estimator.sums)[columns, -1].T  # (clusters, p)
-    total = squares(estimator.sums.sum(axis=0, keepdims=True))
-    beta = fit(total, columns).beta[:, 0]
-    weights = np.zeros(len(columns))
-    for name, weight in contrast.weights.items():
-        weights[columns.index(1 + estimator.predictors.index(name))] = weight
-    lower = np.linalg.cholesky(own.sum(axis=0))
-    whiten = np.linalg.inv(lower)
-    return _Pieces(
-        whiten=whiten,
-        own=whiten @ own @ whiten.T,
-        scores=(moments - own @ beta) @ whiten.T,
-        direction=whiten @ weights,
-        rows=float(own[:, 0, 0].sum()),
-    )
-
-
-def _bell_mccaffrey(pieces: _Pieces) -> RobustError:
-    """CR2 and its degrees of freedom.
-
-    With d = L^-1 c and M_g = L^-1 N_g L^-T, cluster g's effect is d' f(M_g) L^-1 X_g'e_g with
-    f(z) = (1 - z)^(-1/2), pseudo-inverted where z = 1. Under the working model the effects have the
-    covariance delta_gh d'f M_g f d - (f M_g d)'(f M_h d); the estimate's variance being the sum of
-    squared effects, its degrees of freedom are (trace)^2 / (trace of the square).
+    Columns: name, kind, estimate, low, high, error, degrees, p (two-sided, of 0), reason (why the
+    others are NaN, else empty).
     """
-    leverage, basis = np.linalg.eigh(pieces.own)  # (clusters, p), (clusters, p, p)
-    left = 1.0 - leverage
-    root = np.where(left > FULL_LEVERAGE, 1.0 / np.sqrt(np.maximum(left, FULL_LEVERAGE)), 0.0)
-    along = np.einsum("gij,i->gj", basis, pieces.direction)  # d in each cluster's own basis
-    adjusted = np.einsum("gij,gj->gi", basis, root * along)  # f(M_g) d
-    effects = np.einsum("gi,gi->g", adjusted, pieces.scores)
-    own = (root**2 * leverage * along**2).sum(axis=1)
-    shared = np.einsum("gij,gj->gi", basis, root * leverage * along)  # f M_g d
-    overlap = shared @ shared.T
-    diagonal = own - np.diagonal(overlap)
-    square = (overlap**2).sum() - (np.diagonal(overlap) ** 2).sum() + (diagonal**2).sum()
-    return RobustError(
-        error=_root(float((effects**2).sum())), degrees=float(diagonal.sum() ** 2 / square)
-    )
+    rows, shared = [], dict[str, Pieces]()
+    for index, name in enumerate(estimator.names):
+        for kind in kinds:
+            interval, found = _interval(estimator, index, kind, shared)
+            rows.append(
+                {
+                    "name": name,
+                    "kind": kind,
+                    "estimate": interval.estimate,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "error": found.error if found else np.nan,
+                    "degrees": found.degrees if found else np.nan,
+                    "p": found.p_value(interval.estimate) if found else np.nan,
+                    "reason": interval.reason,
+                }
+            )
+    return pd.DataFrame(rows)
 
 
-def _root(variance: float) -> float:
-    return float(np.sqrt(variance))
+def _interval(
+    estimator: Estimator, index: int, kind: RobustKind, shared: dict[str, Pieces]
+) -> tuple[Interval, RobustError | None]:
+    """An interval and its error; `shared` keeps the pieces of models for the next number."""
+    value, clusters = float(estimate(estimator)[index]), int(_occupied(estimator).sum())
+    if clusters < 2:
+        return no_interval(value, clusters, kind), None
+    try:
+        found = _error(estimator, index, kind, shared)
+    except _Lacking as lacking:
+        return Interval(value, np.nan, np.nan, lacking.reason, kind), None
+    if not found.error > 0:
+        return Interval(value, np.nan, np.nan, "no spread between prompts", kind), None
+    half = found.half_width()
+    return Interval(value, value - half, value + half, "", kind), found
 
 
-def _refused(expected: str, got: str, fix: str) -> InputError:
-    return InputError(where="cluster-robust error", expected=expected, got=got, fix=fix)
+def _error(
+    estimator: Estimator, index: int, kind: RobustKind, shared: dict[str, Pieces]
+) -> RobustError:
+    clusters, name = int(_occupied(estimator).sum()), estimator.names[index]
+    if clusters < 2:
+        raise _Lacking(
+            f"{clusters} prompt: no interval from one cluster",
+            expected="at least two prompts",
+            got=f"{clusters}",
+            fix="build a bank of more prompts",
+        )
+    if not np.isfinite(estimate(estimator)[index]):
+        raise _Lacking("no value", expected=f"a value of {name}", got="none", fix="add positions")
+    found = _coefficient(estimator, index)
+    if found is None:
+        return _smooth(estimator, index, kind, clusters)
+    return _linear(*found, kind, clusters, shared)
+
+
+def _occupied(estimator: Estimator) -> NDArray[np.bool_]:
+    """Which clusters have rows, (clusters,)."""
+    return np.asarray((estimator.sums != 0).any(axis=1))
+
+
+def _coefficient(estimator: Estimator, index: int) -> tuple[LeastSquares, Contrast] | None:
+    """The model and the contrast of a number that is linear in the outcome, else None."""
+    if isinstance(estimator, Mean):
+        contrast = Contrast(name=estimator.name, model="mean", weights={}, constant=1.0)
+        unused = np.zeros(len(estimator.total))  # the outcome's own square
+        sums = np.column_stack([estimator.count, estimator.total, unused])
+        models: dict[str, tuple[str, ...]] = {"mean": ()}
+        return LeastSquares(
+            predictors=(), sums=sums, models=models, contrasts=(contrast,)
+        ), contrast
+    if not isinstance(estimator, LeastSquares) or estimator.redo:
+        return None
+    contrast = estimator.contrasts[index]
+    return None if contrast.over is not None else (estimator, contrast)
+
+
+def _linear(
+    estimator: LeastSquares,
+    contrast: Contrast,
+    kind: RobustKind,
+    clusters: int,
+    shared: dict[str, Pieces],
+) -> RobustError:
+    """The error of a coefficient."""
+    columns, weights = estimator.columns(contrast.model), estimator.weights(contrast)
+    square = squares(estimator.sums)  # (w, w, clusters)
+    if contrast.model not in shared:
+        beta = estimator.fit(square.sum(axis=2)[:, :, None], contrast.model).beta[:, 0]
+        own = np.moveaxis(square[np.ix_(columns, columns)], 2, 0)
+        shared[contrast.model] = pieces_of(own, square[columns, -1].T, beta)
+    pieces = shared[contrast.model]
+    _require_all(~alone(pieces, weights), contrast.name, "build a bank of more prompts")
+    rows, size = float(square[0, 0].sum()), len(columns)
+    factor = {
+        "cr1": clusters / (clusters - 1) * (rows - 1) / (rows - size),
+        "cr2": 1.0,
+        "cr3": (clusters - 1) / clusters,
+    }[kind]
+    degrees = satterthwaite(pieces, weights) if kind == "cr2" else clusters - 1
+    return _root(factor * variance(pieces, weights, kind), degrees)
+
+
+def _smooth(estimator: Estimator, index: int, kind: RobustKind, clusters: int) -> RobustError:
+    """The error of a number that is no coefficient: linearised, or by the jackknife."""
+    name = estimator.names[index]
+    if kind == "cr2":
+        raise _Lacking(
+            "cr2 is of coefficients alone",
+            expected="a coefficient for cr2",
+            got=name,
+            fix="ask for cr1 or cr3",
+        )
+    if kind == "cr1":
+        effects = influence(estimator, index)
+        return _root(clusters / (clusters - 1) * (effects**2).sum(), clusters - 1)
+    sums = estimator.sums[_occupied(estimator)]
+    left_out = estimator.value(sums.sum(axis=0) - sums)[:, index]
+    _require_all(np.isfinite(left_out), name, "ask for cr1, or build a bank of more prompts")
+    away = left_out - estimate(estimator)[index]
+    return _root((clusters - 1) / clusters * (away**2).sum(), clusters - 1)
+
+
+def _require_all(fine: NDArray[np.bool_], name: str, fix: str) -> None:
+    """Refuses a number that is not `fine` (clusters,) without some cluster."""
+    lacking = int(np.count_nonzero(~fine))
+    if lacking:
+        raise _Lacking(
+            f"no value without one of {lacking} prompts",
+            expected=f"a value of {name} without any one prompt",
+            got=f"none without one of {lacking} prompts",
+            fix=fix,
+        )
+
+
+def _root(total: float, degrees: float) -> RobustError:
+    return RobustError(error=float(np.sqrt(total)), degrees=degrees)

@@ -14,6 +14,8 @@ MODULES = (
     "columns",
     "definitions",
     "differ",
+    "design",
+    "formulas",
     "gaps",
     "measured",
     "noise",
@@ -23,6 +25,7 @@ MODULES = (
     "ranking",
     "redraw",
     "regression",
+    "robust",
     "rules",
     "selectors",
     "signals",
@@ -45,7 +48,9 @@ def loaded() -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("library", ["torch", "transformers", "tokenizers", "matplotlib"])
+@pytest.mark.parametrize(
+    "library", ["torch", "transformers", "tokenizers", "matplotlib", "scipy", "patsy"]
+)
 def test_statistics_import_without(library: str, loaded: set[str]) -> None:
     assert library not in loaded
 

@@ -1,20 +1,29 @@
-"""CR1 to CR3 against statsmodels, against whole hat matrices, and against refits."""
+"""CR1 to CR3 against statsmodels, clubSandwich, Stata, pyfixest, whole hat matrices and refits."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import statistics_reference as reference
 import statsmodels.api as sm
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from scipy.linalg import eigh
+from statsmodels.datasets import grunfeld
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.estimators import Mean
+from diagnostics.statistics.bootstrap import standard_error
+from diagnostics.statistics.estimators import Difference, Mean
+from diagnostics.statistics.formulas import formula_estimator
 from diagnostics.statistics.headlines import headline
 from diagnostics.statistics.least_squares import (
     Contrast,
@@ -22,9 +31,21 @@ from diagnostics.statistics.least_squares import (
     cross_sums,
     standardized,
 )
-from diagnostics.statistics.robust import RobustKind, robust_error, robust_interval
+from diagnostics.statistics.robust import (
+    ROBUST,
+    RobustKind,
+    robust_error,
+    robust_interval,
+    robust_table,
+)
 
 EXACT = 1e-9  # p x p pieces against n x n matrices
+PRINTED = 2e-10  # Stata's numbers are quoted to ten digits after the point
+
+CLUBSANDWICH: dict[str, Any] = json.loads(
+    (Path(__file__).parent / "clubsandwich.json").read_text(encoding="utf-8")
+)
+few = settings(max_examples=20, deadline=None, derandomize=True, database=None)
 
 NAMES = ("entropy_norm", "learnable", "incompatible", "relative_position")
 
@@ -203,18 +224,219 @@ def test_cr2_of_r2_is_refused(rows: pd.DataFrame) -> None:
     assert str(caught.value) == (
         "cluster-robust error: expected a coefficient for cr2, got r2; ask for cr1 or cr3"
     )
+    assert robust_interval(estimator_of(rows), "cr2", 5).reason == "cr2 is of coefficients alone"
 
 
 def test_jackknife_without_a_value_is_refused() -> None:
-    mean = Mean(np.array([2.0, 0.0]), np.array([1.0, 0.0]))
+    # The second mean has rows in one prompt alone.
+    pair = Difference(Mean(np.ones(3), np.ones(3)), Mean(np.eye(3)[0], np.eye(3)[0]))
     with pytest.raises(InputError) as caught:
-        robust_error(mean, 0, "cr3")
+        robust_error(pair, 0, "cr3")
     assert str(caught.value) == (
         "cluster-robust error: expected a value of mean without any one prompt, got none without "
         "one of 1 prompts; ask for cr1, or build a bank of more prompts"
     )
+    assert robust_interval(pair, "cr3").reason == "no value without one of 1 prompts"
 
 
 def test_equal_prompts_have_no_spread_and_no_interval() -> None:
     got = robust_interval(Mean(np.full(4, 2.0), np.full(4, 2.0)), "cr1")
     assert got.reason == "no spread between prompts"
+
+
+def clubsandwich_case(name: str) -> tuple[LeastSquares, dict[str, dict[str, float]]]:
+    case = CLUBSANDWICH[name]
+    table = pd.DataFrame({key: value for key, value in case.items() if isinstance(value, list)})
+    table["prompt_id"] = [f"p{cluster:02d}" for cluster in table["cluster"]]
+    return formula_estimator(case["formula"], table), case["terms"]
+
+
+@pytest.mark.parametrize("name", ["singletons_present", "absorbed_fe_did"])
+def test_cr2_and_its_degrees_equal_clubsandwich(name: str) -> None:
+    # R's package; source in the file. Clusters of one row, and a design in which every cluster
+    # alone determines its own mean, so that I - H_gg is singular and pseudo-inverted.
+    estimator, terms = clubsandwich_case(name)
+    table = robust_table(estimator, ("cr2",)).set_index("name")
+    for term, wanted in terms.items():
+        got = table.loc[term]
+        assert got["estimate"] == pytest.approx(wanted["coef"], rel=1e-12)
+        assert got["error"] ** 2 == pytest.approx(wanted["variance"], rel=1e-12)
+        assert got["degrees"] == pytest.approx(wanted["degrees"], rel=1e-12)
+
+
+def wavy() -> tuple[pd.DataFrame, np.ndarray]:
+    """The 20 rows of dfadjust's test and their three clusters.
+
+    github.com/kolesarm/Robust-Small-Sample-Standard-Errors, tests/testthat/test_clustervar.R, which
+    quotes Stata's `reg y x, cluster(clusters)`, `reg y x, r` and `reg y x, vce(hc2)`.
+    """
+    one, two = np.arange(1, 11), np.arange(2, 12)
+    table = pd.DataFrame(
+        {
+            "y": np.concatenate([np.cos(np.arange(10)), np.tan(one)]),
+            "x": np.concatenate([np.sin(one), np.sin(two)]),
+        }
+    )
+    return table, np.array([2, 1, 3, 2, 2, 3, 3, 1, 1, 2] * 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "errors"),
+    [
+        ("cr1", False, (0.4827602183, 0.1814501834)),
+        ("cr1", True, (0.4278077455, 0.4392155956)),  # a cluster a row: HC1
+        ("cr2", True, (0.4227339762, 0.4421048122)),  # a cluster a row: HC2
+    ],
+)
+def test_errors_equal_statas(kind: RobustKind, own: bool, errors: tuple[float, float]) -> None:
+    table, clusters = wavy()
+    names = np.arange(20) if own else clusters
+    estimator = formula_estimator("y ~ x", table.assign(prompt_id=[f"{n:02d}" for n in names]))
+    got = robust_table(estimator, (kind,))
+    assert got["estimate"][:2].tolist() == pytest.approx([-0.4456202905, 0.3241183110], abs=PRINTED)
+    assert got["error"][:2].tolist() == pytest.approx(errors, abs=PRINTED)
+
+
+def test_cr3_of_a_cluster_a_row_is_hc3_with_the_jackknifes_factor() -> None:
+    table, _ = wavy()
+    fitted = sm.OLS(table["y"], sm.add_constant(table["x"])).fit(cov_type="HC3")
+    estimator = formula_estimator("y ~ x", table.assign(prompt_id=[f"{n:02d}" for n in range(20)]))
+    got = robust_table(estimator, ("cr3",))["error"][:2]
+    assert got.tolist() == pytest.approx((fitted.bse * math.sqrt(19 / 20)).tolist(), rel=EXACT)
+
+
+def test_cr1_and_cr3_of_grunfelds_firms_equal_pyfixest() -> None:
+    # pyfixest 0.60.0: feols("invest ~ value + capital", vcov={"CRV1": "firm"}), and
+    # {"CRV3": "firm"} with ssc(k_adj=False, G_adj=False), which is the sum of squares about the
+    # full sample without the factor (G - 1) / G; statsmodels' data, 11 firms.
+    crv1 = [18.136279992710474, 0.016200445437142313, 0.08547781688466209]
+    crv3 = [32.508033099925235, 0.017492769135294958, 0.15365242854433991]
+    table = grunfeld.load_pandas().data.rename(columns={"firm": "prompt_id"})
+    got = robust_table(formula_estimator("invest ~ value + capital", table)).set_index("kind")
+    assert got.loc["cr1", "error"].tolist()[:3] == pytest.approx(crv1, rel=EXACT)
+    wanted = [error * math.sqrt(10 / 11) for error in crv3]
+    assert got.loc["cr3", "error"].tolist()[:3] == pytest.approx(wanted, rel=EXACT)
+
+
+def test_term_that_one_prompt_alone_determines_has_no_error(rows: pd.DataFrame) -> None:
+    first = rows["prompt_id"] == min(rows["prompt_id"])
+    changed = estimator_of(rows.assign(relative_position=rows["relative_position"].where(first, 0)))
+    for kind in ROBUST:
+        assert robust_interval(changed, kind, 3).reason == "no value without one of 1 prompts"
+        assert robust_interval(changed, kind, 1).reason == ""
+    with pytest.raises(InputError) as caught:
+        robust_error(changed, 3, "cr1")
+    assert str(caught.value) == (
+        "cluster-robust error: expected a value of relative_position without any one prompt, got "
+        "none without one of 1 prompts; build a bank of more prompts"
+    )
+
+
+def test_jackknife_of_a_coefficient_needs_no_level_of_another(rows: pd.DataFrame) -> None:
+    # Without the first prompt relative_position is constant; learnable's refit leaves it out.
+    first = (rows["prompt_id"] == min(rows["prompt_id"])).to_numpy()
+    changed = rows.assign(relative_position=rows["relative_position"].where(first, 0.0))
+    x, y, owner = design(changed)
+    whole = np.linalg.lstsq(x, y, rcond=None)[0][2]
+    away = [
+        np.linalg.lstsq(x[owner != g][:, :-1] if g == 0 else x[owner != g], y[owner != g])[0][2]
+        for g in range(8)
+    ]
+    wanted = math.sqrt(7 / 8 * math.fsum((a - whole) ** 2 for a in away))
+    assert robust_error(estimator_of(changed), 1, "cr3").error == pytest.approx(wanted, rel=1e-7)
+
+
+def test_mean_is_a_model_of_a_constant(rows: pd.DataFrame) -> None:
+    owner = np.unique(rows["prompt_id"], return_inverse=True)[1]
+    mean = Mean(np.bincount(owner, rows["gain"]), np.bincount(owner).astype(float))
+    model = formula_estimator("gain ~ 1", rows)
+    fitted = sm.OLS(rows["gain"], np.ones(len(rows))).fit(
+        cov_type="cluster", cov_kwds={"groups": owner}, use_t=True
+    )
+    assert robust_error(mean, 0, "cr1").error == pytest.approx(fitted.bse.iloc[0], rel=EXACT)
+    assert robust_error(mean, 0, "cr1").error == pytest.approx(standard_error(mean), rel=EXACT)
+    for kind in ROBUST:
+        here, there = robust_error(mean, 0, kind), robust_error(model, 0, kind)
+        assert (here.error, here.degrees) == pytest.approx((there.error, there.degrees), rel=EXACT)
+
+
+def test_redone_zscores_count_in_cr1_and_in_the_jackknife(rows: pd.DataFrame) -> None:
+    estimator = replace(estimator_of(rows), redo=True)
+    x, y, owner = design(rows)
+    away = []
+    for g in range(8):
+        kept = x[owner != g]
+        kept = np.column_stack(
+            [kept[:, 0], (kept - kept.mean(axis=0))[:, 1:] / kept.std(axis=0)[1:]]
+        )
+        away.append(np.linalg.lstsq(kept, y[owner != g])[0][2])
+    whole = np.linalg.lstsq(x, y)[0][2]
+    wanted = math.sqrt(7 / 8 * math.fsum((a - whole) ** 2 for a in away))
+    assert robust_error(estimator, 1, "cr3").error == pytest.approx(wanted, rel=EXACT)
+    assert robust_error(estimator, 1, "cr1").error == standard_error(estimator, 1)
+    assert robust_interval(estimator, "cr2", 1).reason == "cr2 is of coefficients alone"
+
+
+def test_prompts_without_rows_do_not_count(rows: pd.DataFrame) -> None:
+    estimator = estimator_of(rows)
+    padded = replace(
+        estimator, sums=np.vstack([estimator.sums, np.zeros((5, estimator.sums.shape[1]))])
+    )
+    for kind, index in [("cr1", 1), ("cr2", 1), ("cr3", 1), ("cr1", 5), ("cr3", 5)]:
+        here, there = robust_error(estimator, index, kind), robust_error(padded, index, kind)
+        assert (there.error, there.degrees) == pytest.approx((here.error, here.degrees), rel=1e-12)
+
+
+def test_as_many_columns_as_rows_have_no_error() -> None:
+    # x's coefficient is y_3 - y_2, a row of each prompt.
+    table = pd.DataFrame({"y": [1.0, 2, 4], "x": [1.0, 2, 3], "z": [1.0, 0, 0]})
+    estimator = formula_estimator("y ~ x + z", table.assign(prompt_id=["a", "a", "b"]))
+    got = robust_interval(estimator, "cr1", 1)
+    assert (got.estimate, got.reason) == (pytest.approx(2), "no value without one of 2 prompts")
+
+
+def test_collinear_model_has_no_value(rows: pd.DataFrame) -> None:
+    estimator = estimator_of(rows)
+    lost = replace(estimator, models={"all": (*NAMES, NAMES[0])})
+    assert robust_interval(lost, "cr2").reason == "no value"
+
+
+@pytest.mark.parametrize("kind", ROBUST)
+def test_table_holds_the_errors_and_intervals(rows: pd.DataFrame, kind: RobustKind) -> None:
+    estimator = estimator_of(rows)
+    table = robust_table(estimator)
+    assert table.columns.tolist() == (
+        ["name", "kind", "estimate", "low", "high", "error", "degrees", "p", "reason"]
+    )
+    assert table["name"].tolist() == [n for n in estimator.names for _ in ROBUST]
+    for index in range(5):
+        got = table[table["kind"] == kind].iloc[index]
+        error, interval = (
+            robust_error(estimator, index, kind),
+            robust_interval(estimator, kind, index),
+        )
+        assert (got["error"], got["degrees"]) == pytest.approx((error.error, error.degrees))
+        assert (got["low"], got["high"]) == pytest.approx((interval.low, interval.high))
+        assert got["p"] == pytest.approx(error.p_value(interval.estimate))
+
+
+@few
+@given(st.integers(0, 10**6), st.floats(0.01, 50), st.floats(-30, 30))
+def test_order_names_and_units_change_no_t(seed: int, scale: float, shift: float) -> None:
+    rows = reference.make_frame(seed=21, prompts=8, rollouts=2, length=14)
+    changed = reference.permuted(reference.relabelled(rows), seed)
+    changed = changed.assign(incompatible=scale * changed["incompatible"] + shift)
+    text = "gain ~ learnable + incompatible + entropy_norm"
+    here, there = (robust_table(formula_estimator(text, f)) for f in (rows, changed))
+    inner = here["name"] != "Intercept"
+    for column in ("degrees", "p"):
+        np.testing.assert_allclose(there[column][inner], here[column][inner], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["cr2", "cr3"])
+def test_every_row_twice_changes_neither_error_nor_degrees(
+    rows: pd.DataFrame, kind: RobustKind
+) -> None:
+    twice = pd.concat([rows, rows])
+    here, there = (robust_error(estimator_of(f), 1, kind) for f in (rows, twice))
+    assert (there.error, there.degrees) == pytest.approx((here.error, here.degrees), rel=EXACT)
