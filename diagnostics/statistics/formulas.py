@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from diagnostics.errors import InputError
 from diagnostics.statistics.bootstrap import DEFAULT, Bootstrap, Interval, intervals
 from diagnostics.statistics.clusters import prompt_clusters
-from diagnostics.statistics.design import INTERCEPT, Design, Scaled, contrast_weights, design_of
 from diagnostics.statistics.estimators import Floats
 from diagnostics.statistics.least_squares import (
     Contrast,
@@ -30,6 +29,13 @@ from diagnostics.statistics.least_squares import (
     cross_sums,
     require_independent,
     require_varied,
+)
+from diagnostics.statistics.model_matrix import (
+    INTERCEPT,
+    Design,
+    Scaled,
+    contrast_weights,
+    design_of,
 )
 from diagnostics.statistics.normal_equations import fit, squares, undetermined
 from diagnostics.statistics.regression import Scope, require_rows
