@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from diagnostics.errors import InputError
 from diagnostics.report.analysis import Results
 from diagnostics.report.noise import spread
+from diagnostics.statistics.bins import bucket_means
 from diagnostics.statistics.bootstrap import Bootstrap, Interval, interval
 from diagnostics.statistics.budgets import kept_means
-from diagnostics.statistics.gaps import TERTILES, bucket_means, in_q3
+from diagnostics.statistics.gaps import TERTILES, in_q3
 from diagnostics.statistics.noise import farthest
 
 LEARNABLE, INCOMPATIBLE, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
@@ -156,7 +157,7 @@ def _kind_means(frame: pd.DataFrame, bootstrap: Bootstrap) -> list[Interval]:
 
 def _by_tenth(frame: pd.DataFrame, column: str, bootstrap: Bootstrap) -> pd.DataFrame:
     everywhere = np.ones(len(frame), dtype=bool)
-    return bucket_means(frame, column, bootstrap, edges=TENTHS, scope=everywhere)
+    return bucket_means(frame, column, bootstrap, edges=TENTHS, scope=everywhere).to_frame()
 
 
 def _noise_band(axis: Axes, noise: float, *, vertical: bool = False) -> None:

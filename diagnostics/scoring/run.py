@@ -153,6 +153,17 @@ class Run:
         return {name: stamp.get("step") for name, stamp in stamps.items()}
 
     @property
+    def series(self) -> dict[str, str | None]:
+        """The trajectory that each checkpoint belongs to; None for one given by itself."""
+        stamps = self.manifest["checkpoints"]
+        return {name: stamp.get("series") for name, stamp in stamps.items()}
+
+    @property
+    def bank_digest(self) -> str:
+        """The digest of the bank that was scored."""
+        return str(self.manifest["bank"]["digest"])
+
+    @property
     def noise_kinds(self) -> list[str]:
         """Kinds of scoring noise that were measured, sorted (`batch` first); may be none."""
         return sorted(f.parent.name for f in self.folder.glob(str(noise_file(Path(), "*"))))

@@ -148,7 +148,7 @@ def draw_values(estimator: Estimator, bootstrap: Bootstrap) -> Floats:
     return estimator.value(bootstrap.totals(estimator.sums))
 
 
-def interval(estimator: Estimator, bootstrap: Bootstrap) -> Interval:
+def interval(estimator: Estimator, bootstrap: Bootstrap = DEFAULT) -> Interval:
     """The interval of an estimator of one number."""
     (only,) = intervals(estimator, bootstrap)
     return only

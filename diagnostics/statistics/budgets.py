@@ -19,6 +19,7 @@ from diagnostics.statistics.regression import Outcome
 from diagnostics.statistics.results import Result
 from diagnostics.statistics.selectors import Selection, Selector, select_many
 from diagnostics.statistics.signals import Signals, identities
+from diagnostics.statistics.sources import on_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -108,6 +109,7 @@ def kept_means(
     return masked_mean(clusters or prompt_clusters(frame), outcomes(frame, outcome, kept), kept)
 
 
+@on_table
 def top_n(
     frame: pd.DataFrame,
     selector: Selector,

@@ -107,6 +107,65 @@ class Difference:
         return np.hstack([self.first.gradient(left, index), -self.second.gradient(right, index)])
 
 
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """A weighted sum of estimators over the same clusters, number by number: paired.
+
+    Fields: `parts` of as many numbers each; `weights`, one a part.
+    """
+
+    parts: tuple[Estimator, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The first part's names."""
+        return self.parts[0].names
+
+    @property
+    def sums(self) -> Floats:
+        """Sums of all parts beside each other."""
+        return np.hstack([part.sums for part in self.parts])
+
+    def _split(self, totals: Floats) -> list[Floats]:
+        ends = np.cumsum([part.sums.shape[1] for part in self.parts])
+        return np.split(totals, ends[:-1], axis=1)
+
+    def value(self, totals: Floats) -> Floats:
+        """The weighted sum, (n, s)."""
+        pieces = zip(self.weights, self.parts, self._split(totals), strict=True)
+        return np.asarray(sum(weight * part.value(own) for weight, part, own in pieces))
+
+    def gradient(self, totals: Floats, index: int) -> Floats:
+        """Weighted derivatives of all parts beside each other."""
+        pieces = zip(self.weights, self.parts, self._split(totals), strict=True)
+        return np.hstack([weight * part.gradient(own, index) for weight, part, own in pieces])
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The numbers of an estimator from other sums of its layout: of more clusters, or pooled.
+
+    Fields: `of`; `sums` (clusters, m).
+    """
+
+    of: Estimator
+    sums: Floats
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The estimator's names."""
+        return self.of.names
+
+    def value(self, totals: Floats) -> Floats:
+        """The estimator's value, (n, s)."""
+        return self.of.value(totals)
+
+    def gradient(self, totals: Floats, index: int) -> Floats:
+        """The estimator's gradient, (n, m)."""
+        return self.of.gradient(totals, index)
+
+
 def estimate(estimator: Estimator) -> Floats:
     """The numbers of the full sample, (s,)."""
     return np.asarray(estimator.value(estimator.sums.sum(axis=0, keepdims=True))[0])

@@ -1,11 +1,10 @@
-"""Gaps of gain between high- and low-support positions inside Q3 (Tables 1 and 6, Fig. 4D).
+"""Gaps of gain between high- and low-support positions inside Q3 (Tables 1 and 6).
 
 Cuts and pairs are made once, in the full sample; a draw resamples prompts with what they hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,10 +18,11 @@ from diagnostics.statistics.clusters import Clusters, prompt_clusters
 from diagnostics.statistics.estimators import Difference, Mean
 from diagnostics.statistics.regression import Outcome, require_finite
 from diagnostics.statistics.results import Result
+from diagnostics.statistics.sources import on_table
 
 Floats = NDArray[np.float64]
 
-TERTILES = (1 / 3, 2 / 3)
+TERTILES, MEDIAN, QUARTILES = (1 / 3, 2 / 3), (0.5, 0.5), (0.25, 0.75)
 COVARIATES = ("entropy_norm", "disagreement_norm", "relative_position")
 
 
@@ -87,6 +87,7 @@ class Split:
         )
 
 
+@on_table
 def support_gap(
     frame: pd.DataFrame,
     proxy: str,
@@ -97,8 +98,8 @@ def support_gap(
 ) -> Gap:
     """High-low gap inside Q3: high at or above the upper cut of `proxy`, low at or below the lower.
 
-    `cuts` are quantiles: the tertiles, (0.5, 0.5) for a median split, (0.25, 0.75) for quartiles.
-    Raises InputError when the proxy is constant in Q3, or a value is not finite.
+    `cuts` are two quantiles: `TERTILES`, `MEDIAN`, `QUARTILES` or others. Raises InputError when
+    the proxy is constant in Q3, a value is not finite, or the cuts are not in order.
     """
     split = support_split(frame, proxy, cuts)
     estimator = split.gap(prompt_clusters(frame), outcomes(frame, outcome, split.rows))
@@ -114,6 +115,13 @@ def support_gap(
 
 def support_split(frame: pd.DataFrame, proxy: str, cuts: tuple[float, float] = TERTILES) -> Split:
     """The sides of `support_gap`."""
+    if not 0 <= cuts[0] <= cuts[1] <= 1:
+        raise InputError(
+            where=f"gap by {proxy}",
+            expected="two quantiles from 0 to 1, the lower one first",
+            got=f"{cuts[0]:g} and {cuts[1]:g}",
+            fix="give (1/3, 2/3) for tertiles, (0.5, 0.5) for a median split",
+        )
     rows = in_q3(frame)
     values = frame[proxy].to_numpy(dtype=np.float64)
     require_finite(values[rows], proxy, frame, rows)
@@ -162,6 +170,7 @@ class Pairs:
         return Mean(owners.sums(values[self.high] - values[self.low]), owners.sizes())
 
 
+@on_table
 def matched_gap(
     frame: pd.DataFrame,
     proxy: str,
@@ -213,39 +222,6 @@ def matched_pairs(frame: pd.DataFrame, proxy: str, clusters: Clusters | None = N
             fix="score longer or more contexts",
         )
     return Pairs(high=rows[high], low=rows[low], rows=rows, above=above)
-
-
-def bucket_means(
-    frame: pd.DataFrame,
-    column: str,
-    bootstrap: Bootstrap = DEFAULT,
-    *,
-    buckets: int = 4,
-    edges: Sequence[float] | None = None,
-    outcome: Outcome = "gain",
-    scope: NDArray[np.bool_] | None = None,
-) -> pd.DataFrame:
-    """Mean gain in buckets of `column`, inside Q3 unless `scope` (pos,) is given.
-
-    The cuts are quantiles, or the inner `edges`; a value on a cut falls below it. One row a bucket
-    that has positions: bucket (1 is lowest), n, mean of the column, gain, gain_low, gain_high.
-    Equal values stay together, so quantile buckets of a tied column differ in size.
-    """
-    rows = in_q3(frame) if scope is None else scope
-    clusters = prompt_clusters(frame)
-    values = frame[column].to_numpy(dtype=np.float64)
-    if edges is None:
-        edges = np.quantile(values[rows], np.linspace(0, 1, buckets + 1)[1:-1]).tolist()
-    bucket = np.searchsorted(np.asarray(edges), values, side="left")
-    gain = frame[outcome].to_numpy(dtype=np.float64)
-    table = []
-    for index in range(len(edges) + 1):
-        mask = rows & (bucket == index)
-        if mask.any():
-            mean = interval(masked_mean(clusters, gain, mask), bootstrap)
-            middle = float(values[mask].mean())
-            table.append((index + 1, int(mask.sum()), middle, mean.estimate, mean.low, mean.high))
-    return pd.DataFrame(table, columns=["bucket", "n", column, "gain", "gain_low", "gain_high"])
 
 
 def _pairs(

@@ -8,7 +8,7 @@
     budget    gain of the top 5 % by D^L less that by KL, D~ (Table 8)
 
 Whatever asks about "each headline statistic" (intervals of several kinds, designs, coverage,
-definition sets) takes them from here.
+definition sets) takes them from here; `number_of` takes a function of a table in their place.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from diagnostics.errors import InputError
 from diagnostics.statistics.budgets import kept_means, selections
 from diagnostics.statistics.clusters import Clusters, prompt_clusters
 from diagnostics.statistics.definitions import PAPER, require_one_set
 from diagnostics.statistics.estimators import Difference, Estimator
 from diagnostics.statistics.gaps import Pairs, Split, in_q3, matched_pairs, outcomes, support_split
 from diagnostics.statistics.regression import Outcome, decomposition_estimator
+from diagnostics.statistics.sources import on_table
 
 Headline = Literal["gain", "beta", "beta_q3", "gap", "matched", "budget"]
+Number: TypeAlias = Headline | Callable[[pd.DataFrame], Estimator]
 BUDGET = 0.05
 PROXY = "compatibility"
 
@@ -67,18 +70,54 @@ class Shared:
         return by_dl.mask, by_kl.mask
 
 
+@on_table
 def headline(
     frame: pd.DataFrame, name: Headline, outcome: Outcome = "gain", shared: Shared | None = None
 ) -> Estimator:
     """A headline number of one checkpoint's token table.
 
     `shared` may hold what was made of another checkpoint of the same bank and K. Raises InputError
-    where the table cannot give the number (no Q3, a constant predictor, NaN), and for a `shared` of
-    another definition set.
+    where the table cannot give the number (no Q3, a constant predictor, NaN), for an unknown name,
+    and for a `shared` of another definition set.
     """
+    if name not in HEADLINES:
+        raise InputError(
+            where="headline number",
+            expected=f"one of {', '.join(HEADLINES)}, or a function of a table",
+            got=repr(name),
+            fix="choose one of them",
+        )
     if shared is not None:
         require_one_set((frame, shared.frame), f"headline number {name}", PAPER)
     return HEADLINES[name](frame, outcome, shared or Shared(frame))
+
+
+def number_of(
+    frame: pd.DataFrame, number: Number, outcome: Outcome, shared: Shared | None = None
+) -> Estimator:
+    """A headline number, or what a function makes of the table, as an estimator of one number.
+
+    A function knows its own outcome. Raises InputError for several numbers, or sums that are not
+    those of the table's prompts.
+    """
+    if not callable(number):
+        return headline(frame, number, outcome, shared)
+    made = number(frame)
+    wanted = (1, prompt_clusters(frame).count)
+    found = (len(made.names), len(made.sums))
+    if found != wanted:
+        raise InputError(
+            where=f"function {name_of(number)}",
+            expected=f"one number from sums of {wanted[1]} prompts",
+            got=f"{found[0]} from sums of {found[1]}",
+            fix="return one estimator over `prompt_clusters` of the table it is given",
+        )
+    return made
+
+
+def name_of(number: Number) -> str:
+    """A headline's name, or a function's."""
+    return getattr(number, "__name__", "function") if callable(number) else number
 
 
 def _gain(frame: pd.DataFrame, outcome: Outcome, shared: Shared) -> Estimator:

@@ -24,6 +24,7 @@ from diagnostics.statistics.headlines import Headline, Shared, headline
 from diagnostics.statistics.regression import Outcome
 from diagnostics.statistics.results import Result
 from diagnostics.statistics.signals import identities, uniform
+from diagnostics.statistics.sources import on_table
 
 SHUFFLES = 20
 MOVED = (
@@ -57,6 +58,7 @@ class Placebo(Result):
     values: pd.DataFrame
 
 
+@on_table
 def placebo(
     frame: pd.DataFrame,
     name: Headline,

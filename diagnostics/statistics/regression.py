@@ -33,6 +33,7 @@ from diagnostics.statistics.least_squares import (
     standardized,
 )
 from diagnostics.statistics.results import Result
+from diagnostics.statistics.sources import on_table
 
 Scope = Literal["all", "q3"]
 Outcome = Literal["gain", "gain_rel"]
@@ -76,6 +77,7 @@ class Decomposition(Result):
     delta_r2_compatibility: Interval
 
 
+@on_table
 def decompose(
     frame: pd.DataFrame,
     bootstrap: Bootstrap = DEFAULT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -30,10 +30,28 @@ class Result:
                 yield item.name, value
 
     def __repr__(self) -> str:
-        shown = [(item.name, getattr(self, item.name)) for item in fields(self)]
-        width = max(len(name) for name, _ in shown)
-        lines = [f"  {name:<{width}}  {_text(value)}" for name, value in shown]
-        return "\n".join([type(self).__name__, *lines])
+        return _shown(type(self).__name__, {f.name: getattr(self, f.name) for f in fields(self)})
+
+
+class Tabled(Result):
+    """Base of those whose answer is the frame `table`; other fields are about all of it."""
+
+    __slots__ = ()
+    table: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table, one line a row of it."""
+        return self.table.copy()
+
+    def __repr__(self) -> str:
+        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "table"}
+        rows = self.table.to_string(index=False, float_format="{:.4g}".format)
+        return f"{_shown(type(self).__name__, shown)}\n{rows}"
+
+
+def _shown(name: str, values: Mapping[str, Any]) -> str:
+    width = max(map(len, values))
+    return "\n".join([name, *(f"  {key:<{width}}  {_text(v)}" for key, v in values.items())])
 
 
 def spread(name: str, value: Interval, suffix: str = "") -> dict[str, float]:

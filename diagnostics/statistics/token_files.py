@@ -42,6 +42,7 @@ from diagnostics.statistics.measured import (
     measure_listed,
     measure_start,
 )
+from diagnostics.statistics.origin import BANK, TOP_K, stamp
 from diagnostics.statistics.tokens import (
     LISTED_NORMALIZED,
     NORMALIZED,
@@ -119,6 +120,9 @@ def read_tokens(path: Path) -> pd.DataFrame:
     if listed:
         frame["quadrant"] = frame["quadrant"].astype("Int8")
     frame.attrs.clear()
+    origin = {key: table.schema.metadata.get(key.encode()) for key in (TOP_K, BANK)}
+    if all(origin.values()):
+        stamp(frame, int(origin[TOP_K]), origin[BANK].decode())
     return state(frame, definitions)
 
 
@@ -152,6 +156,6 @@ def _metadata(run: Run, k: int, definitions: Definitions) -> dict[bytes, bytes]:
     return {
         VERSION_KEY: str(SCHEMA_VERSION).encode(),
         _KEY: definitions.name.encode(),
-        b"top_k": str(k).encode(),
-        b"bank_digest": str(run.manifest["bank"]["digest"]).encode(),
+        TOP_K.encode(): str(k).encode(),
+        BANK.encode(): run.bank_digest.encode(),
     }

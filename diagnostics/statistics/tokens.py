@@ -1,9 +1,10 @@
 """The token table: one row per (checkpoint, context, valid position), under a definition set.
 
 Everything before training is measured at theta_0; only `kl`, `reverse_kl` and the gains know the
-checkpoint, unless the set's leakage switch takes H or C from it too. A table says its set in
-`frame.attrs` (`definitions`), which survives what analyses do with frames; joining tables of two
-sets loses it. A table that does not fit in memory is written part by part (`token_files`).
+checkpoint, unless the set's leakage switch takes H or C from it too. A table says its set, its K
+and its bank in `frame.attrs` (`definitions`, `origin`), which survive what analyses do with frames;
+joining tables that differ in one of them loses all. A table that does not fit in memory is written
+part by part (`token_files`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from diagnostics.statistics.measured import (
     measure_start,
 )
 from diagnostics.statistics.normalize import HIGH, LOW, Epsilon, stretched_between
+from diagnostics.statistics.origin import stamp
 from diagnostics.statistics.regression import require_finite
 
 Floats = NDArray[np.float64]
@@ -87,7 +89,7 @@ def token_tables(
         tables = [pd.DataFrame({name: piece[name] for name in columns}) for piece in pieces]
         whole = pd.concat(tables, ignore_index=True)
         whole["checkpoint"] = pd.Categorical(whole["checkpoint"], categories=names)
-        yield state(whole, definitions)
+        yield stamp(state(whole, definitions), k, run.bank_digest)
 
 
 def require_checkpoints(run: Run, checkpoints: Sequence[str] | None) -> list[str]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from diagnostics.errors import InputError
 from diagnostics.statistics.bootstrap import Bootstrap, Interval, draw_counts
-from diagnostics.statistics.gaps import bucket_means, in_q3, matched_gap, support_gap
+from diagnostics.statistics.gaps import in_q3, matched_gap, support_gap
 
 SUMS = 1e-10  # ratios of sums against means of rows in another order
 COVARIATES = ("entropy_norm", "disagreement_norm", "relative_position")
@@ -255,7 +255,6 @@ def test_table_without_q3_is_refused(frame: pd.DataFrame, counts: np.ndarray) ->
         lambda: in_q3(none),
         lambda: support_gap(none, "overlap", Bootstrap(counts=counts)),
         lambda: matched_gap(none, "overlap", Bootstrap(counts=counts)),
-        lambda: bucket_means(none, "overlap", Bootstrap(counts=counts)),
     )
     for call in calls:
         with pytest.raises(InputError) as caught:
@@ -388,69 +387,3 @@ def test_constant_covariate_has_balance_zero(frame: pd.DataFrame, counts: np.nda
     )
     got = line.loc["relative_position", ["difference_before", "difference_after"]]
     assert got.tolist() == pytest.approx([0, 0], abs=SUMS)
-
-
-def slow_buckets(rows: list[dict], column: str, buckets: int) -> list[list[dict]]:
-    """Rows by the number of quantile edges below their value: equal values stay together."""
-    values = [row[column] for row in rows]
-    edges = [reference.quantile(values, i / buckets) for i in range(1, buckets)]
-    out: list[list[dict]] = [[] for _ in range(buckets)]
-    for row in rows:
-        out[sum(edge < row[column] for edge in edges)].append(row)
-    return out
-
-
-@pytest.mark.parametrize("column", ["compatibility", "overlap"])
-@pytest.mark.parametrize("buckets", [4, 10])
-def test_buckets_equal_the_slow_definition(
-    frame: pd.DataFrame, counts: np.ndarray, column: str, buckets: int
-) -> None:
-    got = bucket_means(frame, column, Bootstrap(counts=counts), buckets=buckets)
-    slow = slow_buckets(q3_rows(frame), column, buckets)
-    filled = [(i + 1, rows) for i, rows in enumerate(slow) if rows]
-    assert list(got.columns) == ["bucket", "n", column, "gain", "gain_low", "gain_high"]
-    assert got["bucket"].tolist() == [i for i, _ in filled]
-    assert got["n"].tolist() == [len(rows) for _, rows in filled]
-    middles = [math.fsum(r[column] for r in rows) / len(rows) for _, rows in filled]
-    gains = [math.fsum(r["gain"] for r in rows) / len(rows) for _, rows in filled]
-    np.testing.assert_allclose(got[column], middles, rtol=0, atol=SUMS)
-    np.testing.assert_allclose(got["gain"], gains, rtol=0, atol=SUMS)
-
-
-def test_bucket_intervals_equal_concatenated_rows(frame: pd.DataFrame, counts: np.ndarray) -> None:
-    scope = np.ones(len(frame), dtype=bool)
-    got = bucket_means(frame, "compatibility", Bootstrap(counts=counts), scope=scope)
-    edges = [reference.quantile(frame["compatibility"], i / 4) for i in (1, 2, 3)]
-    index = np.array([sum(edge < value for edge in edges) for value in frame["compatibility"]])
-    labelled = frame.assign(index=index)
-    for bucket in range(4):
-        draws = reference.brute_force(
-            labelled, counts, lambda f, bucket=bucket: f["gain"][f["index"] == bucket].mean()
-        )
-        ends = got.loc[bucket, ["gain_low", "gain_high"]].tolist()
-        assert ends == pytest.approx(reference.percentiles(draws), abs=SUMS)
-
-
-def test_quartiles_of_eight_values_by_hand() -> None:
-    # Edges of 1..8: 2.75, 4.5, 6.25, so two positions a bucket, and gains are squares.
-    frame = hand_frame(
-        [("ab"[i % 2], float(i), float(i * i)) for i in range(1, 9)], ("prompt_id", "x", "gain")
-    )
-    got = bucket_means(frame, "x", Bootstrap(counts=np.ones((2, 2))))
-    assert got["n"].tolist() == [2, 2, 2, 2]
-    assert got["x"].tolist() == [1.5, 3.5, 5.5, 7.5]
-    assert got["gain"].tolist() == [2.5, 12.5, 30.5, 56.5]
-
-
-def test_value_on_an_edge_belongs_to_the_lower_bucket_by_hand() -> None:
-    # 0..4 has its quartiles at 1, 2 and 3: buckets {0, 1}, {2}, {3}, {4}.
-    frame = hand_frame([("ab"[i % 2], float(i), 1.0) for i in range(5)], ("prompt_id", "x", "gain"))
-    assert bucket_means(frame, "x", Bootstrap(counts=np.ones((2, 2))))["n"].tolist() == [2, 1, 1, 1]
-
-
-def test_bucket_means_weighted_by_size_give_the_mean(
-    frame: pd.DataFrame, counts: np.ndarray
-) -> None:
-    got = bucket_means(frame, "overlap", Bootstrap(counts=counts))
-    whole = np.mean([row["gain"] for row in q3_rows(frame)])
-    assert (got["gain"] * got["n"]).sum() / got["n"].sum() == pytest.approx(whole, abs=SUMS)
