@@ -57,13 +57,15 @@ def write_run(
     checkpoints: Mapping[str, float] = {"one": 0.3, "two": 0.1},
     noise: Mapping[str, float] = {"batch": 1e-6},
     dropped: Mapping[str, Sequence[float]] = {},
+    origins: Mapping[str, Mapping[str, Any]] = {},
     **manifest_keys: Any,
 ) -> Run:
     """A run of one part: two rollouts a prompt, checkpoints that moved to the teacher a bit.
 
     `checkpoints` says how far each moved, `noise` by kind how much the logits change when theta_0
     is scored again; a checkpoint of a kind's name is that second scoring. `dropped` gives a model's
-    dropped mass at its first positions, 0 elsewhere. `manifest_keys` go over the manifest's.
+    dropped mass at its first positions, 0 elsewhere. `origins` gives checkpoints a step and a
+    series. `manifest_keys` go over the manifest's.
     """
     rng = np.random.default_rng(seed)
     contexts = 2 * prompts
@@ -113,7 +115,7 @@ def write_run(
         "bank": {"digest": "b" * 64, "contexts": contexts},
         "teacher": stamp,
         "student": stamp,
-        "checkpoints": dict.fromkeys(checkpoints, stamp),
+        "checkpoints": {key: {**stamp, **origins.get(key, {})} for key in checkpoints},
         "settings": {"top_k": STORED_K, "dtype": "float32", "kernel": "torch"},
         "vocabulary": dict.fromkeys(("shared", "teacher", "student"), VOCABULARY),
         "parts": 1,

@@ -69,7 +69,7 @@ def compare(
     """first - second of a headline number, or of a function of a table, with its interval.
 
     `outcome` is by default that of the tables' definition set. `intersect` takes the positions that
-    both have; cuts and norms stay those of each table. Raises InputError for tables of two
+    both have; norms and quadrants stay those of each table. Raises InputError for tables of two
     definition sets, K's or cuts of quadrants; paired by positions, for two banks or positions that
     one lacks; and drawn apart, for one bank.
     """

@@ -80,10 +80,8 @@ def _not_one(names: list[str], chosen: str | None, where: str = "token table") -
         return InputError(
             where=where,
             expected="one checkpoint",
-            got=", ".join(names) or "none",
-            fix=f'choose one with run.at("{names[0]}") or frame[frame["checkpoint"] == …]'
-            if names
-            else "add one with `diagnostics rescore … --checkpoint NAME=MODEL`",
+            got=", ".join(names),
+            fix=f'choose one with run.at("{names[0]}") or frame[frame["checkpoint"] == …]',
         )
     return InputError(
         where=where,

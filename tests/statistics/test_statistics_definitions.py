@@ -410,7 +410,8 @@ def test_a_file_written_part_by_part_holds_the_table_and_is_read_back_with_its_s
     table = token_table(run, K, definitions=definitions)
     assert write_tokens(file, parts, K, definitions) == len(table)
     back = read_tokens(file)
-    assert back.attrs == table.attrs == {"definitions": definitions.name}
+    origin = {"top_k": K, "bank_digest": parts.bank_digest}
+    assert back.attrs == table.attrs == {"definitions": definitions.name, **origin}
     assert back.to_dict("list") == table.to_dict("list")
     assert pq.read_schema(file) == to_arrow(table, run, K).schema
     assert pq.read_schema(file).metadata == to_arrow(table, run, K).schema.metadata

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from diagnostics.errors import InputError
 from diagnostics.statistics.bootstrap import Bootstrap, Interval, draw_counts
-from diagnostics.statistics.gaps import in_q3, matched_gap, support_gap
+from diagnostics.statistics.gaps import (
+    MEDIAN,
+    QUARTILES,
+    TERTILES,
+    in_q3,
+    matched_gap,
+    support_gap,
+)
 
 SUMS = 1e-10  # ratios of sums against means of rows in another order
 COVARIATES = ("entropy_norm", "disagreement_norm", "relative_position")
@@ -122,6 +129,49 @@ def test_value_on_both_cuts_counts_on_both_sides_by_hand() -> None:
     assert got.gap.estimate == pytest.approx(-1.2, abs=SUMS)
     assert (got.n_high, got.n_low) == (5, 5)
     assert got.tied_share == pytest.approx(4 / 6, abs=SUMS)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "gap", "high", "low", "tied"),
+    [
+        # Proxy 1..8, gains squares. The median is 4.5: (25 + 36 + 49 + 64 - 1 - 4 - 9 - 16) / 4.
+        (MEDIAN, 36.0, 4, 4, 0.0),
+        # Quartiles at indices 1.75 and 5.25, 2.75 and 6.25: (49 + 64) / 2 - (1 + 4) / 2.
+        (QUARTILES, 54.0, 2, 2, 0.0),
+        # Tertiles at indices 7/3 and 14/3, 3.33 and 5.67: (36 + 49 + 64) / 3 - (1 + 4 + 9) / 3.
+        (TERTILES, 45.0, 3, 3, 0.0),
+        # All of it: the largest less the least, each on its cut.
+        ((0.0, 1.0), 63.0, 1, 1, 0.25),
+    ],
+)
+def test_splits_by_hand(
+    cuts: tuple[float, float], gap: float, high: int, low: int, tied: float
+) -> None:
+    rows = [("ab"[i % 2], float(i), float(i * i)) for i in range(1, 9)]
+    frame = hand_frame(rows, ("prompt_id", "c_", "gain"))
+    got = support_gap(frame, "c_", Bootstrap(counts=np.ones((2, 2))), cuts=cuts)
+    assert got.gap.estimate == pytest.approx(gap, abs=SUMS)
+    assert (got.n_high, got.n_low, got.tied_share) == (high, low, tied)
+
+
+def test_median_of_an_odd_number_counts_on_both_sides_by_hand() -> None:
+    # Proxy 1, 2, 3, gains 1, 10, 100: the 2 is the median, high (10 + 100) / 2, low (1 + 10) / 2.
+    frame = hand_frame([("a", 1, 1), ("b", 2, 10), ("a", 3, 100)], ("prompt_id", "c_", "gain"))
+    got = support_gap(frame, "c_", Bootstrap(counts=np.ones((2, 2))), cuts=MEDIAN)
+    assert got.gap.estimate == pytest.approx(49.5, abs=SUMS)
+    assert (got.n_high, got.n_low, got.tied_share) == (2, 2, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize("cuts", [(0.6, 0.4), (-0.1, 0.5), (0.5, 1.1), (math.nan, 0.5)])
+def test_cuts_that_are_no_two_quantiles_are_refused(
+    frame: pd.DataFrame, cuts: tuple[float, float]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        support_gap(frame, "overlap", cuts=cuts)
+    assert str(caught.value) == (
+        "gap by overlap: expected two quantiles from 0 to 1, the lower one first, got "
+        f"{cuts[0]:g} and {cuts[1]:g}; give (1/3, 2/3) for tertiles, (0.5, 0.5) for a median split"
+    )
 
 
 def test_positions_outside_q3_play_no_part(frame: pd.DataFrame, counts: np.ndarray) -> None:

@@ -231,7 +231,7 @@ def test_a_file_written_part_by_part_holds_the_table_and_is_read_back(
     file = tmp_path / "tokens.parquet"
     assert write_tokens(file, run, 3) == len(table)
     back = read_tokens(file)
-    assert back.attrs == {"definitions": "paper"}
+    assert back.attrs == {"definitions": "paper", "top_k": 3, "bank_digest": run.bank_digest}
     pd.testing.assert_frame_equal(back, table, check_categorical=False, check_exact=True)
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import pandas as pd
 import pytest
 import statistics_reference as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diagnostics.errors import InputError
+from diagnostics.statistics.gaps import support_gap
 from diagnostics.statistics.measured import relative_position
+from diagnostics.statistics.quadrants import quadrant_shares, with_quadrants
 from diagnostics.statistics.tokens import quadrants
 
 
@@ -72,3 +78,60 @@ def test_relative_position_counts_within_each_context_by_hand() -> None:
 
 def test_relative_position_of_one_position_is_zero() -> None:
     assert relative_position(np.zeros(1, dtype=np.int32)).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("quantile", [0.2, 0.5, 0.8])
+def test_table_with_other_quadrants_has_those_of_its_rows(
+    frame: pd.DataFrame, quantile: float
+) -> None:
+    cuts = [reference.quantile(frame[name], quantile) for name in ("entropy", "kl_0")]
+    expected = [
+        reference.quadrant(h, d, *cuts)
+        for h, d in zip(frame["entropy"], frame["kl_0"], strict=True)
+    ]
+    before = frame["quadrant"].copy()
+    made = with_quadrants(frame, quantile)
+    assert made["quadrant"].tolist() == expected
+    assert made.attrs["quadrant_quantile"] == quantile
+    assert frame["quadrant"].equals(before)
+    shares = quadrant_shares(made)
+    assert shares.quantile == quantile
+    assert shares.table["n"].tolist() == [expected.count(q) for q in (1, 2, 3, 4)]
+    assert shares.table["share"].sum() == pytest.approx(1.0, abs=1e-12)
+    assert shares.q3_share == expected.count(3) / len(expected)
+
+
+def test_quadrants_at_the_median_are_the_tables_own(frame: pd.DataFrame) -> None:
+    assert with_quadrants(frame)["quadrant"].equals(frame["quadrant"])
+
+
+def test_analyses_run_at_another_cut_by_hand() -> None:
+    # H and KL_0 both 0..9, cut at the 80 % quantile, 7.2: low H and high KL_0 never meet, but with
+    # KL_0 turned around, 9 and 8 have H 0 and 1. Gains 5 and 7 there, high C first: 5 - 7.
+    frame = pd.DataFrame(
+        {
+            "prompt_id": list("ab") * 5,
+            "entropy": np.arange(10.0),
+            "kl_0": np.arange(10.0)[::-1],
+            "compatibility": [0.9, 0.1, *[0.5] * 8],
+            "gain": [5.0, 7.0, *[0.0] * 8],
+        }
+    )
+    made = with_quadrants(frame, 0.8)
+    assert quadrant_shares(made).table["n"].tolist() == [0, 2, 2, 6]
+    assert support_gap(made, "compatibility").gap.estimate == -2.0
+
+
+@pytest.mark.parametrize("quantile", [0.0, 1.0, -0.5, math.nan])
+def test_quantile_beyond_the_table_is_refused(frame: pd.DataFrame, quantile: float) -> None:
+    with pytest.raises(InputError) as caught:
+        with_quadrants(frame, quantile)
+    assert str(caught.value) == (
+        f"quadrants: expected a quantile between 0 and 1, got {quantile:g}; "
+        "give 0.5 for the median, 0.8 for the upper fifth"
+    )
+
+
+def test_nan_in_the_plane_names_the_context(frame: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match=f"context {frame['context_id'].iloc[3]}, position"):
+        with_quadrants(frame.assign(kl_0=frame["kl_0"].where(np.arange(len(frame)) != 3)))
