@@ -29,6 +29,8 @@ _PUBLIC = {
     "with_quadrants": "diagnostics.statistics.quadrants",
     "quadrant_shares": "diagnostics.statistics.quadrants",
     "placebo": "diagnostics.statistics.placebo",
+    "redrawn": "diagnostics.statistics.redraw",
+    "definitions_differ": "diagnostics.statistics.differ",
     "trajectory": "diagnostics.statistics.trajectory",
     "compare": "diagnostics.statistics.compare",
     "compare_selectors": "diagnostics.statistics.compare",

@@ -24,6 +24,7 @@ from diagnostics.statistics.definitions import PAPER, RELEASED, Definitions, sta
 from diagnostics.statistics.estimators import Estimator
 from diagnostics.statistics.headlines import Headline, headline
 from diagnostics.statistics.measured import After, Start, choose, measure_after, measure_start
+from diagnostics.statistics.opened import OpenedRun
 from diagnostics.statistics.results import Result
 from diagnostics.statistics.tokens import derived, require_checkpoints, require_signals
 
@@ -54,7 +55,7 @@ class Departure(Result):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DefinitionsDiffer:
     """The table `definitions_differ`. Fields: `rows` by checkpoint, headline and set."""
 
@@ -63,6 +64,12 @@ class DefinitionsDiffer:
     def to_frame(self) -> pd.DataFrame:
         """One line a row; value and change with the ends of their intervals beside them."""
         return pd.concat([row.to_frame() for row in self.rows], ignore_index=True)
+
+    def __repr__(self) -> str:
+        shown = ["checkpoint", "headline", "definitions", "value", "change", "same"]
+        lines = [[str(getattr(row, name)) for name in shown] for row in self.rows]
+        table: str = pd.DataFrame(lines, columns=shown).to_string(index=False)
+        return f"DefinitionsDiffer\n{table}"
 
 
 def departures() -> tuple[Definitions, ...]:
@@ -76,7 +83,7 @@ def departures() -> tuple[Definitions, ...]:
 
 
 def definitions_differ(
-    run: Run,
+    run: Run | OpenedRun,
     k: int,
     bootstrap: Bootstrap = DEFAULT,
     checkpoints: Sequence[str] | None = None,
@@ -89,6 +96,8 @@ def definitions_differ(
     constant predictor, no Q3) is NaN with its reason. Raises InputError for a teacher known by its
     lists alone, and as `token_table` does.
     """
+    if isinstance(run, OpenedRun):
+        checkpoints, run = checkpoints or run.checkpoints, run.run
     names = require_checkpoints(run, checkpoints)
     if run.listed:
         raise InputError(

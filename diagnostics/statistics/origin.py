@@ -40,6 +40,18 @@ def bank_of(frame: pd.DataFrame) -> str | None:
     return None if said is None else str(said)
 
 
+def require_median(frame: pd.DataFrame, where: str) -> None:
+    """Refuses a table with quadrants at another cut than the median, where they are made anew."""
+    quantile = frame.attrs.get(QUADRANTS, MEDIAN)
+    if quantile != MEDIAN:
+        raise InputError(
+            where=where,
+            expected="quadrants cut at the median, as they are redone in each draw",
+            got=f"cut at the quantile {quantile:g}",
+            fix="take intervals whose cuts stay, or the table as it was made",
+        )
+
+
 def require_one_origin(frames: Sequence[pd.DataFrame], where: str) -> Origin:
     """What all tables have in common.
 

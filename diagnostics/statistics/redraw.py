@@ -28,9 +28,11 @@ from diagnostics.statistics.clusters import Clusters, prompt_clusters
 from diagnostics.statistics.definitions import PAPER, definitions_of
 from diagnostics.statistics.estimators import Estimator, Floats, estimate
 from diagnostics.statistics.gaps import in_q3, masked_mean, outcomes, support_split
+from diagnostics.statistics.origin import require_median
 from diagnostics.statistics.redraw_sums import COLUMNS, Sample, prepare, sums
 from diagnostics.statistics.regression import Outcome, decomposition_estimator, require_finite
 from diagnostics.statistics.results import Result
+from diagnostics.statistics.sources import on_table
 from diagnostics.statistics.tokens import derived
 
 Statistic = Callable[[pd.DataFrame], float]
@@ -66,6 +68,7 @@ class Redrawn(Result):
     delta_r2_compatibility_q3: Interval
 
 
+@on_table
 def redrawn(
     frame: pd.DataFrame,
     bootstrap: Bootstrap = DEFAULT,
@@ -102,6 +105,7 @@ def redrawn_values(
     `threads` share the draws, as many as numba knows of where None; they change no number. Raises
     InputError as `redrawn`, and for counts given that are not whole.
     """
+    require_median(frame, "bootstrap that redoes cuts")
     clusters, everything = prompt_clusters(frame), np.ones(len(frame), dtype=bool)
     for name in (*COLUMNS, proxy, outcome):
         require_finite(frame[name].to_numpy(dtype=np.float64), name, frame, everything)
@@ -119,6 +123,7 @@ def redrawn_interval(
 
     `statistic` maps a token table to a number. A prompt that is drawn twice counts as two prompts.
     """
+    require_median(frame, "bootstrap that redoes cuts")
     clusters = prompt_clusters(frame)
 
     def draw(settings: Bootstrap) -> Floats:

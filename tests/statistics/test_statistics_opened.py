@@ -10,7 +10,9 @@ import run_on_disk
 
 from diagnostics.errors import InputError
 from diagnostics.statistics.bins import bucket_means, residual_bins
+from diagnostics.statistics.bootstrap import Bootstrap
 from diagnostics.statistics.budgets import top_n
+from diagnostics.statistics.differ import definitions_differ
 from diagnostics.statistics.gaps import matched_gap, support_gap
 from diagnostics.statistics.headlines import headline
 from diagnostics.statistics.opened import OpenedRun, open_run
@@ -112,6 +114,17 @@ def test_definition_set_is_the_tables(run: OpenedRun) -> None:
     frame = released.tokens(checkpoint="one")
     assert frame.attrs["definitions"] == "released"
     assert (frame["disagreement"] == frame["kl_0"]).all()
+
+
+def test_definitions_differ_takes_a_run_and_its_choice(run: OpenedRun) -> None:
+    few = Bootstrap(draws=20)
+    got = definitions_differ(run.at("two"), 4, few)
+    expected = definitions_differ(run.run, 4, few, ["two"])
+    pd.testing.assert_frame_equal(got.to_frame(), expected.to_frame())
+    lines = repr(got).splitlines()
+    assert lines[0] == "DefinitionsDiffer"
+    assert lines[1].split() == ["checkpoint", "headline", "definitions", "value", "change", "same"]
+    assert len(lines) == 2 + len(got.rows)
 
 
 REFUSED = {

@@ -15,6 +15,7 @@ from diagnostics.errors import InputError
 from diagnostics.statistics.gaps import support_gap
 from diagnostics.statistics.measured import relative_position
 from diagnostics.statistics.quadrants import quadrant_shares, with_quadrants
+from diagnostics.statistics.redraw import redrawn
 from diagnostics.statistics.tokens import quadrants
 
 
@@ -135,3 +136,13 @@ def test_quantile_beyond_the_table_is_refused(frame: pd.DataFrame, quantile: flo
 def test_nan_in_the_plane_names_the_context(frame: pd.DataFrame) -> None:
     with pytest.raises(InputError, match=f"context {frame['context_id'].iloc[3]}, position"):
         with_quadrants(frame.assign(kl_0=frame["kl_0"].where(np.arange(len(frame)) != 3)))
+
+
+def test_cuts_redone_in_each_draw_are_the_medians_alone(frame: pd.DataFrame) -> None:
+    with pytest.raises(InputError) as caught:
+        redrawn(with_quadrants(frame, 0.8))
+    assert str(caught.value) == (
+        "bootstrap that redoes cuts: expected quadrants cut at the median, as they are redone in "
+        "each draw, got cut at the quantile 0.8; "
+        "take intervals whose cuts stay, or the table as it was made"
+    )
