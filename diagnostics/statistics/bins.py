@@ -3,9 +3,9 @@
 Bins are cut at quantiles of the signal over a scope, made once; a value on a cut falls below it, so
 equal values stay together and a tied signal has bins of different sizes, or fewer. A draw resamples
 prompts with what they hold. Residuals take the regression anew in each draw, as its coefficients
-are estimates too: held fixed, a trend's interval would be about twice as wide as it should.
-Medians are no functions of sums (`medians`), and have percentile intervals whatever the kind that
-was asked. Not covered: splines.
+are estimates too; held fixed, intervals are too wide (docs/log.md). Medians are no functions of
+sums (`medians`), and have percentile intervals whatever the kind that was asked. Not covered:
+splines.
 """
 
 from __future__ import annotations
