@@ -21,6 +21,7 @@ _PUBLIC = {
     "interval": "diagnostics.statistics.bootstrap",
     "headline": "diagnostics.statistics.headlines",
     "decompose": "diagnostics.statistics.regression",
+    "formula": "diagnostics.statistics.formulas",
     "support_gap": "diagnostics.statistics.gaps",
     "matched_gap": "diagnostics.statistics.gaps",
     "bucket_means": "diagnostics.statistics.bins",

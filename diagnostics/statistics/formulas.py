@@ -41,8 +41,10 @@ from diagnostics.statistics.normal_equations import fit, squares, undetermined
 from diagnostics.statistics.regression import Scope, require_rows
 from diagnostics.statistics.results import Result
 from diagnostics.statistics.robust import robust_table
+from diagnostics.statistics.sources import Source, as_frame
 
 MODEL = "formula"
+CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -105,7 +107,7 @@ class Regression(Result):
 
 def formula(
     text: str,
-    frame: pd.DataFrame,
+    frame: Source,
     bootstrap: Bootstrap = DEFAULT,
     *,
     scope: Scope = "all",
@@ -113,13 +115,14 @@ def formula(
     contrasts: Sequence[str] = (),
     functions: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Regression:
-    """Least squares of a formula over one checkpoint's token table.
+    """Least squares of a formula over one checkpoint's token table, or a run of one checkpoint.
 
-    `standardize` z-scores columns that involve no category (ddof 0, products after they are made,
-    as Table 9 does); the constant is then the value at their means. `contrasts` are sums of terms,
-    as `learnable - incompatible`. `functions` are names that the formula may use besides columns.
-    Raises InputError for what cannot be read or evaluated, unknown columns, missing values,
-    constant or collinear columns, an empty scope, and z-scores without a constant.
+    Checkpoints may be several where the formula names `checkpoint`. `standardize` z-scores columns
+    that involve no category (ddof 0, products after they are made, as Table 9 does); the constant
+    is then the value at their means. `contrasts` are sums of terms, as `learnable - incompatible`.
+    `functions` are names that the formula may use besides columns. Raises InputError for what
+    cannot be read or evaluated, unknown columns, missing values, constant or collinear columns, an
+    empty scope, several checkpoints not told apart, and z-scores without a constant.
     """
     estimator = formula_estimator(
         text, frame, scope=scope, standardize=standardize, contrasts=contrasts, functions=functions
@@ -145,7 +148,7 @@ def formula(
 
 def formula_estimator(
     text: str,
-    frame: pd.DataFrame,
+    frame: Source,
     *,
     scope: Scope = "all",
     standardize: bool = False,
@@ -153,6 +156,7 @@ def formula_estimator(
     functions: Mapping[str, Callable[..., Any]] | None = None,
 ) -> LeastSquares:
     """`formula` as an estimator: its terms, the contrasts, then `r2`."""
+    frame = _table(text, frame)
     rows, clusters = _rows(frame, scope), prompt_clusters(frame)
     design = design_of(text, frame, rows, functions or {})
     _require_usable(text, design, standardize)
@@ -181,6 +185,13 @@ def formula_estimator(
         constant=design.intercept,
         about_mean=design.intercept or _spans_constant(sums),
     )
+
+
+def _table(text: str, source: Source) -> pd.DataFrame:
+    """The rows that a formula is of: one checkpoint's, unless it tells checkpoints apart itself."""
+    if CHECKPOINT not in text:
+        return as_frame(source)
+    return source if isinstance(source, pd.DataFrame) else source.tokens()
 
 
 def _rows(frame: pd.DataFrame, scope: Scope) -> NDArray[np.bool_]:

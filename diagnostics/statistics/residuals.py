@@ -19,13 +19,11 @@ from diagnostics.statistics.clusters import Clusters
 from diagnostics.statistics.estimators import Floats, ratio
 from diagnostics.statistics.least_squares import (
     cross_sums,
-    fit,
     require_independent,
     require_varied,
-    squares,
-    triangles,
 )
 from diagnostics.statistics.medians import refitted_medians
+from diagnostics.statistics.normal_equations import fit, squares, triangles
 from diagnostics.statistics.regression import require_finite
 
 CONTROLS = ("entropy_norm", "disagreement_norm", "relative_position", "teacher_entropy_norm")

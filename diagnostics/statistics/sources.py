@@ -24,6 +24,9 @@ class HasTable(Protocol):
     def table(self, k: int | None = None, checkpoint: str | None = None) -> pd.DataFrame:
         """The token table of one checkpoint, not to be changed."""
 
+    def tokens(self, k: int | None = None, checkpoint: str | None = None) -> pd.DataFrame:
+        """The token table of the chosen checkpoint, or of all."""
+
 
 Source: TypeAlias = pd.DataFrame | HasTable
 

@@ -262,8 +262,8 @@ WIDTH = "name terms to estimate, and no category of hundreds of levels"
         ),
         ("gain + kl_0 ~ entropy", "expected one numeric outcome, got gain, kl_0; " + LANGUAGE),
         (
-            "checkpoint ~ entropy",
-            "expected one numeric outcome, got checkpoint[step10], checkpoint[step9]; " + LANGUAGE,
+            "side ~ entropy",
+            "expected one numeric outcome, got side[left], side[right]; " + LANGUAGE,
         ),
         ("gain ~ 0", "expected 1 to 64 columns, got 0; " + WIDTH),
         ("gain ~ C(context_id):C(position)", "expected 1 to 64 columns, got 440; " + WIDTH),
@@ -276,9 +276,9 @@ WIDTH = "name terms to estimate, and no category of hundreds of levels"
     ],
 )
 def test_what_cannot_be_fitted_is_refused(frame: pd.DataFrame, text: str, message: str) -> None:
-    steps = np.where(frame["position"] < 3, "step9", "step10")
+    sides = np.where(frame["position"] < 3, "left", "right")
     with pytest.raises(InputError) as caught:
-        formula(text, frame.assign(checkpoint=steps))
+        formula(text, frame.assign(side=sides))
     assert str(caught.value) == f"formula `{text}`: {message}"
 
 
@@ -290,6 +290,21 @@ def test_unknown_names_are_all_named_beside_the_columns_there_are(frame: pd.Data
         "formula `gain ~ learnt + entropy + lgo(entropy) + Q('no such')`: expected columns of the "
         "table, or functions handed over, got `learnt`, `lgo`, `no such`; the table has prompt_id, "
         "gain, entropy"
+    )
+
+
+def test_checkpoints_are_several_only_where_the_formula_tells_them_apart(
+    frame: pd.DataFrame,
+) -> None:
+    later = frame.assign(checkpoint="step20", gain=frame["gain"] + 0.5)
+    both = pd.concat([frame, later], ignore_index=True)
+    terms = formula("gain ~ checkpoint", both).to_frame().set_index("term")
+    assert terms["estimate"]["checkpoint[T.step20]"] == pytest.approx(0.5, abs=1e-10)
+    with pytest.raises(InputError) as caught:
+        formula("gain ~ learnable", both)
+    assert str(caught.value) == (
+        "token table: expected one checkpoint, got step10, step20; choose one with "
+        'run.at("step10") or frame[frame["checkpoint"] == …]'
     )
 
 

@@ -10,44 +10,9 @@ import pytest
 
 import diagnostics
 
-COMPILED = ("redraw_compiled",)  # imported when used: they load numba
+COMPILED = ("medians_compiled", "redraw_compiled")  # imported when used: they load numba
 FOLDER = Path(diagnostics.__file__).parent / "statistics"
 MODULES = tuple(sorted({path.stem for path in FOLDER.glob("[a-z]*.py")} - set(COMPILED)))
-MODULES = (
-    "bins",
-    "bootstrap",
-    "budgets",
-    "clusters",
-    "columns",
-    "compare",
-    "definitions",
-    "differ",
-    "gaps",
-    "matching",
-    "measured",
-    "medians",
-    "medians_compiled",
-    "noise",
-    "normalize",
-    "opened",
-    "origin",
-    "overlap",
-    "placebo",
-    "pooled",
-    "quadrants",
-    "ranking",
-    "redraw",
-    "regression",
-    "residuals",
-    "rules",
-    "selectors",
-    "signals",
-    "sources",
-    "support",
-    "token_files",
-    "tokens",
-    "trajectory",
-)
 
 
 @pytest.fixture(scope="module")
