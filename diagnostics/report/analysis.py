@@ -41,6 +41,7 @@ from diagnostics.report.rows import (
     table09,
 )
 from diagnostics.report.scoring import describe
+from diagnostics.report.trends import bin_rows, bucket_rows, pooled_rows, trajectory_rows
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.bootstrap import Bootstrap, Interval, Kind
 from diagnostics.statistics.budgets import selections
@@ -130,10 +131,11 @@ def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = si
     _check(runs, settings)
     rows: dict[str, list[Row]] = {name: [] for name in (*TABLES, "answers")}
     scored = [_run_rows(run, settings, rows, advance) for run in runs]
+    rows["pooled"] += pooled_rows([one.first for one in scored], settings.bootstrap)
     return Results(
         settings=settings,
         runs=[one.record for one in scored],
-        tables={name: pd.DataFrame(rows[name]) for name in TABLES},
+        tables={name: pd.DataFrame(rows[name]) for name in TABLES if rows[name]},
         answers=[_answer(row) for row in rows["answers"]],
         tokens=scored[0].tokens,
         unchanged=scored[0].unchanged,
@@ -142,9 +144,11 @@ def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = si
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scored:
-    """One run: its record, its token table at the main K, and the tables of no change."""
+    """One run: its record, its token table at the main K, its first checkpoint there, and the
+    tables of no change."""
 
     record: dict[str, Any]
+    first: Piece
     tokens: pd.DataFrame
     unchanged: list[pd.DataFrame]
 
@@ -175,7 +179,13 @@ def _run_rows(
         if main:
             rows["noise"] += noise_rows(run, floors)
             unchanged = [piece.frame for piece in noise]
-            found = _Scored(record=describe(run, floors), tokens=frame, unchanged=unchanged)
+            found = _Scored(
+                record=describe(run, floors),
+                first=pieces[k][0],
+                tokens=frame,
+                unchanged=unchanged,
+            )
+            rows["trajectory"] += trajectory_rows(run, frame, k, settings.bootstrap)
     main_start = measured.at(settings.top_k)
     for name, more in _checks(run, pieces, main_start, redo=settings.redo_cuts):
         rows[name] += more
@@ -190,8 +200,10 @@ def _checks(
     first = pieces[measured.k][0]
     for piece in pieces[measured.k]:
         yield "intervals", interval_rows(piece, redo=redo)
+        yield "buckets", bucket_rows(piece)
     for same in zip(*pieces.values(), strict=True):
         yield "bands", band_rows(same, measured.k)
+    yield "bins", bin_rows(first)
     yield "placebo", placebo_rows(first)
     yield "definitions_differ", differ_rows(run, first, measured)
     yield "selector_overlap", overlap_rows(first)
@@ -308,6 +320,10 @@ TABLES = (
     "signals",
     "intervals",
     "bands",
+    "buckets",
+    "bins",
+    "trajectory",
+    "pooled",
     "placebo",
     "definitions_differ",
     "selector_overlap",

@@ -193,6 +193,67 @@ VIEWS: dict[str, View] = {
             Shown("band high", "band_high"),
         ),
     ),
+    "buckets": View(
+        "Buckets inside Q3 (Fig. 4D)",
+        "Q3 positions in quarters of a signal, lowest first; equal values stay together, so "
+        "buckets may differ in size. Gain: mean, nats. Trend: slope of the means over the "
+        "buckets' numbers.",
+        (
+            *_WHO,
+            Shown("signal", "signal", "text"),
+            Shown("bucket", "bucket", "count"),
+            Shown("positions", "n", "count"),
+            Shown("signal's mean", "signal_mean"),
+            Shown("gain", "gain", "interval"),
+            Shown("median", "median"),
+            Shown("trend", "slope", "interval"),
+        ),
+    ),
+    "bins": View(
+        "Residualised bins (Fig. 5C)",
+        "What is left of the gain after least squares on H̃, D̃, relative position and H̃_T, in "
+        "tenths of a signal, lowest first, over the bank; a regression of its own in each draw. "
+        "Trend: slope of the means over the bins' numbers. First checkpoint of each run.",
+        (
+            *_WHO,
+            Shown("signal", "signal", "text"),
+            Shown("bin", "bucket", "count"),
+            Shown("positions", "n", "count"),
+            Shown("signal's mean", "signal_mean"),
+            Shown("residual gain", "residual", "interval"),
+            Shown("median", "median"),
+            Shown("trend", "slope", "interval"),
+        ),
+    ),
+    "trajectory": View(
+        "Over training",
+        "Each headline number at each step of a series of checkpoints; the band holds the whole "
+        "series together in 95 % of samples. Change: last step less first, paired.",
+        (
+            Shown("run", "run", "text"),
+            Shown("series", "series", "text"),
+            Shown("number", "statistic", "text"),
+            Shown("step", "step", "count"),
+            Shown("value", "estimate", "interval"),
+            Shown("band low", "band_low"),
+            Shown("band high", "band_high"),
+            Shown("change", "change", "interval"),
+        ),
+    ),
+    "pooled": View(
+        "Table 1 over all settings",
+        "The support gap and the matched gap inside Q3, pooled over the runs of this report: over "
+        "all positions, then every run weighing the same, then each. Q: Cochran's, with the share "
+        "of draws whose Q is larger; small where settings differ.",
+        (
+            Shown("number", "number", "text"),
+            Shown("setting", "setting", "text"),
+            Shown("positions", "n_positions", "count"),
+            Shown("gap", "gap", "interval"),
+            Shown("Q", "q"),
+            Shown("p of Q", "q_p"),
+        ),
+    ),
     "placebo": View(
         "Placebo: D and C shuffled within prompts",
         "Every position is given the D and C of another position of its prompt, so D^L and D^I say "

@@ -101,7 +101,7 @@ def render_page(results: Results, svgs: dict[str, str]) -> str:
         lead_name=" / ".join(checkpoints[0]),
         others=[_short_answers(results, *who) for who in checkpoints[1:]],
         questions=[QUESTIONS[key][1] for key in QUESTIONS],
-        tables=[_table(name, results) for name in VIEWS],
+        tables=[_table(name, results) for name in VIEWS if name in results.tables],
         figures=[
             {
                 "name": name,
@@ -233,7 +233,7 @@ def _lead(frame: pd.DataFrame, top_k: int) -> pd.DataFrame:
     where those are still many, at the answers' budget."""
     lead = frame[frame["top_k"] == top_k] if "top_k" in frame else frame
     who = ["run", "checkpoint"]
-    if "checkpoint" not in frame or not lead.duplicated(who).any():
+    if "checkpoint" not in frame or "step" in frame or not lead.duplicated(who).any():
         return lead
     first = lead[(lead[who] == lead[who].iloc[0]).all(axis=1)]
     return first[first["budget"] == BUDGET] if len(first) > LONG and "budget" in first else first

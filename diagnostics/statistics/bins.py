@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,7 @@ from diagnostics.statistics.results import Tabled, spread
 from diagnostics.statistics.sources import on_table
 
 Rows = NDArray[np.bool_]
+Medians = Literal["interval", "estimate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -73,6 +74,7 @@ def bucket_means(
     outcome: Outcome = "gain",
     scope: Rows | None = None,
     simultaneous: bool = False,
+    medians: Medians = "interval",
 ) -> Bins:
     """Gain in buckets of `column`, inside Q3 unless `scope` (pos,) is given (Fig. 4D).
 
@@ -84,8 +86,8 @@ def bucket_means(
     cut = _cut(frame, column, rows, buckets, edges)
     clusters = prompt_clusters(frame)
     means = [masked_mean(clusters, gain, mask) for mask in cut.masks]
-    medians = [_median(gain[mask], clusters.subset(mask), bootstrap) for mask in cut.masks]
-    return _bins(cut, ("gain", outcome), means, medians, bootstrap, simultaneous)
+    middles = [_median(gain[m], clusters.subset(m), bootstrap, medians) for m in cut.masks]
+    return _bins(cut, ("gain", outcome), means, middles, bootstrap, simultaneous)
 
 
 @on_table
@@ -99,31 +101,33 @@ def residual_bins(
     scope: Rows | None = None,
     refit: bool = True,
     simultaneous: bool = False,
+    medians: Medians = "interval",
 ) -> Bins:
     """What is left of the gain in quantile bins of `column`, over the bank or `scope` (Fig. 5C).
 
     The residual is that of least squares of the gain on H~, D~, relative position and H_T~ with a
     constant, over the same rows; its mean over all of them is 0. `refit` takes the regression anew
-    in each draw. Raises InputError as `bucket_means` does, and for controls that are constant or
-    collinear.
+    in each draw; `medians` without intervals (`estimate`) are much faster. Raises InputError as
+    `bucket_means` does, and for controls that are constant or collinear.
     """
     rows = np.ones(len(frame), dtype=bool) if scope is None else scope
     cut = _cut(frame, column, rows, bins, None)
     clusters = prompt_clusters(frame)
     left = residuals(frame, CONTROLS, rows, outcomes(frame, outcome, rows), clusters)
-    means: list[Estimator]
-    if refit and clusters.count > 1:
-        means = [left.mean(mask) for mask in cut.masks]
+    redo = refit and clusters.count > 1
+    means: list[Estimator] = [
+        left.mean(mask) if redo else masked_mean(clusters, left.values, mask) for mask in cut.masks
+    ]
+    if redo and medians == "interval":
         beta = left.drawn_beta(bootstrap)
         draws = [left.medians(mask, bootstrap, beta) for mask in cut.masks]
-        middles = [float(np.median(left.values[mask])) for mask in cut.masks]
-        medians = [percentile_interval(*pair) for pair in zip(middles, draws, strict=True)]
+        values = [float(np.median(left.values[mask])) for mask in cut.masks]
+        middles = [percentile_interval(*pair) for pair in zip(values, draws, strict=True)]
     else:
-        means = [masked_mean(clusters, left.values, mask) for mask in cut.masks]
-        medians = [
-            _median(left.values[mask], clusters.subset(mask), bootstrap) for mask in cut.masks
+        middles = [
+            _median(left.values[m], clusters.subset(m), bootstrap, medians) for m in cut.masks
         ]
-    return _bins(cut, ("residual", outcome), means, medians, bootstrap, simultaneous)
+    return _bins(cut, ("residual", outcome), means, middles, bootstrap, simultaneous)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,8 +206,10 @@ def _bins(
     )
 
 
-def _median(values: Floats, clusters: Clusters, bootstrap: Bootstrap) -> Interval:
+def _median(values: Floats, clusters: Clusters, bootstrap: Bootstrap, asked: Medians) -> Interval:
     middle = float(np.median(values))
+    if asked == "estimate":
+        return Interval(middle, np.nan, np.nan, "not asked for")
     if clusters.count < 2:
         return no_interval(middle, clusters.count)
     blocks = bootstrap.blocks(clusters.count)
