@@ -25,7 +25,12 @@ from diagnostics.statistics.estimators import Estimator
 from diagnostics.statistics.headlines import Headline, headline
 from diagnostics.statistics.measured import After, Start, choose, measure_after, measure_start
 from diagnostics.statistics.results import Result
-from diagnostics.statistics.tokens import derived, require_checkpoints, require_signals
+from diagnostics.statistics.tokens import (
+    derived,
+    require_checkpoints,
+    require_gain,
+    require_signals,
+)
 
 HEADLINE_NAMES: tuple[Headline, ...] = get_args(Headline)
 Same = Literal["yes", "no", "other unit", ""]
@@ -90,13 +95,7 @@ def definitions_differ(
     lists alone, and as `token_table` does.
     """
     names = require_checkpoints(run, checkpoints)
-    if run.listed:
-        raise InputError(
-            where=str(run.folder),
-            expected="a teacher whose whole distribution is known: gain needs KL",
-            got="one known by its top-k lists alone",
-            fix="score the bank with the teacher's weights",
-        )
+    require_gain(run)
     start = (start or measure_start(run, k, run.contexts())).at(k)
     rows: list[Departure] = []
     for name in names:
