@@ -15,13 +15,27 @@ import numpy as np
 import pandas as pd
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.components import Components, components, half_width, prompts_needed
+from diagnostics.statistics.components import Components, half_width, prompts_needed
+from diagnostics.statistics.estimators import estimate
 from diagnostics.statistics.headlines import Headline
 from diagnostics.statistics.pilot import Pilot
 from diagnostics.statistics.regression import Outcome
 
 QUARTERS = 4
+ONE_ROLLOUT = (
+    "one rollout a prompt: variance between prompts and between rollouts of one cannot be told "
+    "apart, so more rollouts have bounds alone"
+)
 NEEDED = ("prompts_low", "prompts", "total_positions")
+COLUMNS = (
+    "rollouts",
+    "positions",
+    "estimate",
+    "correlation",
+    "half_width",
+    *NEEDED,
+    "reason",
+)
 
 
 def lengths(positions: Sequence[int] | None, longest: int) -> list[int]:
@@ -54,10 +68,11 @@ def alternatives(
     Columns: `rollouts` a prompt; `positions` of the longest rollout; `estimate` the number there;
     `correlation` of two rollouts of one prompt; `half_width` of a 95 % interval with the pilot's
     prompts (at most); `prompts_low` and `prompts`, at least and surely enough for the half-width
-    `wanted`; `total_positions` of those prompts; `reason` why a length has no number.
+    `wanted`; `total_positions` of those prompts; `reason` why there is no number, or why
+    bounds alone.
     """
     rows = [row for cut in cuts for row in _rows(name, cut, rollouts, wanted, outcome)]
-    return pd.DataFrame(rows).astype(dict.fromkeys(("positions", *NEEDED), "Int64"))
+    return pd.DataFrame(rows)[list(COLUMNS)].astype(dict.fromkeys(("positions", *NEEDED), "Int64"))
 
 
 def _rows(
@@ -66,25 +81,28 @@ def _rows(
     """The rows of one length."""
     found, value, reason = None, float("nan"), ""
     try:
-        value, effects = cut.rollout_effects(name, outcome)
-        found = components(effects, cut.owner)
+        value = float(estimate(cut.number(name, outcome))[0])
+        found = cut.components(name, outcome)
     except InputError as error:
         reason = str(error)
     own = cut.rollouts.count / cut.shared.clusters.count
     for count in sorted({own, *map(float, rollouts)}):
-        row = {"rollouts": count, "positions": cut.length, "estimate": value}
-        length = len(cut.frame) / cut.rollouts.count
-        yield row | _row(found, count, wanted, length) | {"reason": reason}
+        row = {"rollouts": count, "positions": cut.length, "estimate": value, "reason": reason}
+        yield row | _row(found, count, wanted, len(cut.frame) / cut.rollouts.count)
 
 
 def _row(found: Components | None, rollouts: float, wanted: float, length: float) -> dict[str, Any]:
     """Widths and counts with so many rollouts a prompt, of `length` positions in the mean."""
+    nothing = dict.fromkeys(NEEDED, pd.NA)
     if found is None:
-        return {"correlation": np.nan, "half_width": np.nan} | dict.fromkeys(NEEDED, pd.NA)
+        return {"correlation": np.nan, "half_width": np.nan} | nothing
     low, high = found.variance(rollouts)
-    row = {"correlation": found.correlation, "half_width": half_width(high, found.prompts)}
+    row: dict[str, Any] = {"correlation": found.correlation}
+    row |= {"half_width": half_width(high, found.prompts)}
+    if low != high:
+        row["reason"] = ONE_ROLLOUT
     if not (wanted == wanted and high > 0):
-        return row | dict.fromkeys(NEEDED, pd.NA)
+        return row | nothing
     enough = prompts_needed(high, wanted)
     counts = prompts_needed(low, wanted), enough, ceil(enough * rollouts * length)
     return row | dict(zip(NEEDED, counts, strict=True))

@@ -6,7 +6,10 @@ m rollouts its variance is (between + within / m) / G, and its 95 % interval rea
 the root of that to either side. `between` and `within` are the analysis of variance of a pilot
 with unequal groups (Searle, Casella and McCulloch 1992, chapter 3). Positions need no component of
 their own: along a rollout they are correlated in ways that a model would get wrong, so what
-shorter rollouts give is measured by cutting the pilot's (`design`).
+shorter rollouts give is measured by cutting the pilot's (`pilot`).
+
+Influences are too small where prompts have leverage, since the fit bends to them, and the
+jackknife's changes too large by about as much; the variance is taken as the geometric mean of both.
 
 Axes: `prompts`, `rollouts`. Not covered: other tests than the sign of a number, power.
 """
@@ -58,24 +61,29 @@ class Components:
         return known, known
 
 
-def components(effects: Floats, prompt: NDArray[np.int64]) -> Components:
+def components(
+    effects: Floats, prompt: NDArray[np.int64], jackknife: float | None = None
+) -> Components:
     """Components of a number from the influence (rollouts,) of each rollout, `prompt` its owner.
 
-    Prompts are numbered from 0 and all have rollouts. Raises InputError for fewer than two prompts.
+    Prompts are numbered from 0 and all have rollouts. `jackknife` is the number's variance by that,
+    over prompts; without it, all is that of the influences. Raises InputError for fewer than two
+    prompts.
     """
     sizes = np.bincount(prompt).astype(np.float64)
     count, total = len(sizes), len(effects)
     require_prompts(count)
     sums = np.bincount(prompt, effects).astype(np.float64)
-    as_pilot = float(count**2 / (count - 1) * (sums**2).sum())
+    linear = float(count**2 / (count - 1) * (sums**2).sum())
+    factor = sqrt(jackknife * count / linear) if jackknife and linear > 0 else 1.0
     between, within = _between_within(effects * total, prompt, sizes)
     whole = between + within
     return Components(
         prompts=count,
         rollouts=total / count,
-        as_pilot=as_pilot,
-        between=between,
-        within=within,
+        as_pilot=(within * count / total if between == 0 else linear) * factor,
+        between=between * factor,
+        within=within * factor,
         correlation=between / whole if whole > 0 else float("nan"),
         error=_relative_error(sums**2),
     )
@@ -99,7 +107,8 @@ def _between_within(
 
     Mean squares within prompts (MSW) and between them (MSB, of prompt means weighted by rollouts):
     within = MSW, between = (MSB - MSW) / n0, n0 = (R - sum of sizes^2 / R) / (G - 1). Where that is
-    below 0, between is 0 and within is both sums of squares over all degrees of freedom.
+    below 0, between is 0 and within is both sums of squares over all degrees of freedom: chance,
+    taken as rollouts that have nothing in common.
     """
     total, count = len(values), len(sizes)
     if total == count:

@@ -17,17 +17,17 @@ import pandas as pd
 
 from diagnostics.errors import InputError
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.alternatives import alternatives, lengths
+from diagnostics.statistics.alternatives import ONE_ROLLOUT, alternatives, lengths
 from diagnostics.statistics.bootstrap import DEFAULT, Bootstrap, Interval, interval
 from diagnostics.statistics.components import (
     Components,
-    components,
     half_width,
     prompts_needed,
     require_prompts,
 )
+from diagnostics.statistics.definitions import PAPER, definitions_of
 from diagnostics.statistics.estimators import Floats
-from diagnostics.statistics.headlines import HEADLINES, Headline, headline
+from diagnostics.statistics.headlines import HEADLINES, Headline
 from diagnostics.statistics.pilot import Pilot, pilot_of
 from diagnostics.statistics.regression import Outcome
 from diagnostics.statistics.results import Result
@@ -35,11 +35,7 @@ from diagnostics.statistics.results import Result
 RELATIVE = 0.5
 ROLLOUTS = (1, 2, 4, 8)
 
-ONE_ROLLOUT = (
-    "one rollout a prompt: variance between prompts and between rollouts of one cannot be told "
-    "apart, so more rollouts have bounds alone"
-)
-UNCLEAR = "0 lies in the pilot's interval, so no sign can be made clear: ask for a width"
+UNCLEAR = "0 lies in the pilot's interval, so a share of the number is no goal; ask for a width"
 NO_SPREAD = "no spread between prompts"
 
 
@@ -71,15 +67,19 @@ class NumberDesign(Result):
 class Design(Result):
     """The designs of a pilot's numbers.
 
-    Fields: `checkpoint`, empty where the table does not say; `prompts`; `rollouts`, mean of a
-    prompt; `positions` of the longest rollout; `total_positions`; `numbers`.
+    Fields: `checkpoint`, empty where the table does not say; `definitions`, its set; `outcome`,
+    nats for `gain`; `prompts`; `rollouts`, mean of a prompt; `positions` of the longest rollout;
+    `total_positions`; `numbers`; `reason` why more rollouts have bounds alone, else empty.
     """
 
     checkpoint: str
+    definitions: str
+    outcome: Outcome
     prompts: int
     rollouts: float
     positions: int
     total_positions: int
+    reason: str
     numbers: tuple[NumberDesign, ...]
 
     def to_frame(self) -> pd.DataFrame:
@@ -99,7 +99,7 @@ def plan(
     *,
     checkpoint: str | None = None,
     k: int = 16,
-    statistics: Sequence[Headline] = tuple(HEADLINES),
+    statistics: Sequence[str] = tuple(HEADLINES),
     width: float | None = None,
     relative: float | None = None,
     rollouts: Sequence[int] = ROLLOUTS,
@@ -116,23 +116,27 @@ def plan(
     Raises InputError for fewer than two prompts, several checkpoints of which none is named, an
     unknown statistic, both kinds of width or one not above 0, positions beyond the pilot's.
     """
-    _require_wish(width, relative, statistics)
+    _require_wish(width, relative)
+    names = check_statistics(statistics)
     pilot, name = pilot_of(source, checkpoint, k)
     prompts = pilot.shared.clusters.count
     require_prompts(prompts)
     cuts = [pilot.cut(length) for length in lengths(positions, pilot.length)]
     numbers = []
-    for statistic in statistics:
+    for statistic in names:
         start = _start(statistic, pilot, outcome, bootstrap)
         wanted = _wanted(start.estimate, width, RELATIVE if relative is None else relative)
         table = alternatives(statistic, cuts, rollouts, wanted, outcome)
         numbers.append(_number(statistic, start, wanted, table))
     return Design(
         checkpoint=name,
+        definitions=definitions_of(pilot.frame, PAPER).name,
+        outcome=outcome,
         prompts=prompts,
         rollouts=pilot.rollouts.count / prompts,
         positions=pilot.length,
         total_positions=len(pilot.frame),
+        reason=ONE_ROLLOUT if pilot.rollouts.count == prompts else "",
         numbers=tuple(numbers),
     )
 
@@ -149,17 +153,13 @@ class _Start:
 
 def _start(name: Headline, pilot: Pilot, outcome: Outcome, bootstrap: Bootstrap) -> _Start:
     try:
-        estimator = headline(pilot.frame, name, outcome, pilot.shared)
-        _, effects = pilot.rollout_effects(name, outcome)
+        estimate = interval(pilot.number(name, outcome), bootstrap)
+        found = pilot.components(name, outcome)
         alone = pilot.position_effects(name, outcome)
     except InputError as error:
         return _Start(estimate=Interval(np.nan, np.nan, np.nan, str(error)))
-    found = components(effects, pilot.owner)
-    return _Start(
-        estimate=interval(estimator, bootstrap),
-        components=found,
-        design_effect=_design_effect(found, alone),
-    )
+    effect = _design_effect(found, alone)
+    return _Start(estimate=estimate, components=found, design_effect=effect)
 
 
 def _design_effect(found: Components, alone: Floats) -> float:
@@ -196,15 +196,11 @@ def _number(name: Headline, start: _Start, wanted: float, table: pd.DataFrame) -
 
 def _reason(start: _Start, wanted: float) -> str:
     """What is missing and why; empty where nothing is."""
-    said, found = [start.estimate.reason], start.components
-    if found is not None:
-        if not found.as_pilot > 0:
-            said.append(NO_SPREAD)
-        elif wanted != wanted and not start.estimate.reason:
-            said.append(UNCLEAR)
-        if found.within != found.within:
-            said.append(ONE_ROLLOUT)
-    return "; ".join(part for part in said if part)
+    if start.estimate.reason or start.components is None:
+        return start.estimate.reason
+    if not start.components.as_pilot > 0:
+        return NO_SPREAD
+    return UNCLEAR if wanted != wanted else ""
 
 
 def _labelled(number: NumberDesign) -> pd.DataFrame:
@@ -220,15 +216,19 @@ def _labelled(number: NumberDesign) -> pd.DataFrame:
     return table
 
 
-def _require_wish(
-    width: float | None, relative: float | None, statistics: Sequence[Headline]
-) -> None:
-    """Refuses both kinds of width, one that is not above 0, and unknown or no statistics."""
-    unknown = [name for name in statistics if name not in HEADLINES]
-    if unknown or not statistics:
-        raise _refused("--statistic", f"among {', '.join(HEADLINES)}", ", ".join(unknown) or "none")
+def check_statistics(names: Sequence[str]) -> tuple[Headline, ...]:
+    """Headline numbers by name. Raises InputError for an unknown one, or none."""
+    unknown = [name for name in names if name not in HEADLINES]
+    if unknown or not names:
+        expected = f"headline numbers among {', '.join(HEADLINES)}"
+        raise _refused("--statistic", expected, ", ".join(unknown) or "none")
+    return tuple(known for name in names for known in HEADLINES if known == name)
+
+
+def _require_wish(width: float | None, relative: float | None) -> None:
+    """Refuses both kinds of width, and one that is not above 0."""
     if width is not None and relative is not None:
-        raise _refused("--width", "a width or a relative one", f"both, {width:g} and {relative:g}")
+        raise _refused("--width", "a width or a relative one", f"{width:g} and {relative:g}")
     for name, value in (("--width", width), ("--relative", relative)):
         if value is not None and not 0 < value < np.inf:
             raise _refused(name, "a number above 0", f"{value:g}")

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from diagnostics.errors import InputError
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.clusters import Clusters, rollouts, single_rows
+from diagnostics.statistics.components import Components, components, require_prompts
 from diagnostics.statistics.definitions import PAPER, definitions_of
-from diagnostics.statistics.estimators import Floats, estimate, influence
+from diagnostics.statistics.estimators import Estimator, Floats, influence
 from diagnostics.statistics.headlines import Headline, Shared, headline
 from diagnostics.statistics.regression import Outcome
+from diagnostics.statistics.robust import robust_error
 from diagnostics.statistics.tokens import derived, require_checkpoints, require_gain, token_table
 
 
@@ -79,20 +81,28 @@ class Pilot:
         frame["relative_position"] = self.order[kept] / np.maximum(sizes - 1, 1)
         return Pilot(frame.assign(**derived(frame, definitions_of(frame, PAPER).epsilon)))
 
-    def rollout_effects(self, name: Headline, outcome: Outcome = "gain") -> tuple[float, Floats]:
-        """A number and the influence of each rollout on it, (rollouts,). Errors as `headline`."""
-        return self._effects(name, outcome, self.rollouts)
+    def number(self, name: Headline, outcome: Outcome = "gain") -> Estimator:
+        """A headline number, from sums of prompts. Errors as `headline`."""
+        return headline(self.frame, name, outcome, self.shared)
+
+    def rollout_effects(self, name: Headline, outcome: Outcome = "gain") -> Floats:
+        """The influence of each rollout on a number, (rollouts,). Errors as `headline`."""
+        return influence(headline(self.frame, name, outcome, self.shared, self.rollouts), 0)
 
     def position_effects(self, name: Headline, outcome: Outcome = "gain") -> Floats:
         """The influence of each row on a number, (pos,): 0 where it has no part in it.
 
         Sums over a prompt's rows are `estimators.influence` of the prompt. Errors as `headline`.
         """
-        return self._effects(name, outcome, single_rows(len(self.frame)))[1]
+        units = single_rows(len(self.frame))
+        return influence(headline(self.frame, name, outcome, self.shared, units), 0)
 
-    def _effects(self, name: Headline, outcome: Outcome, units: Clusters) -> tuple[float, Floats]:
-        estimator = headline(self.frame, name, outcome, self.shared, units)
-        return float(estimate(estimator)[0]), influence(estimator, 0)
+    def components(self, name: Headline, outcome: Outcome = "gain") -> Components:
+        """A number's variance between and within prompts. Raises InputError as `headline` does,
+        for fewer than two prompts, and where there is no number without one of them."""
+        require_prompts(self.shared.clusters.count)
+        error = robust_error(self.number(name, outcome), 0, "cr3").error
+        return components(self.rollout_effects(name, outcome), self.owner, error**2)
 
 
 def pilot_of(
