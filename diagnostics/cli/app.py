@@ -294,9 +294,9 @@ def plan(
         width=width,
         relative=relative,
     )
-    show(design, Console(width=None if sys.stdout.isatty() else 120), whole=bool(statistic))
     if out:
         write_text(out, design.alternatives().to_csv(index=False))
+    show(design, Console(width=None if sys.stdout.isatty() else 120), whole=bool(statistic))
 
 
 @app.command()

@@ -39,7 +39,7 @@ COLUMNS = (
 
 
 def lengths(positions: Sequence[int] | None, longest: int) -> list[int]:
-    """Positions of the longest rollout, ascending; by default quarters of the pilot's `longest`.
+    """Positions of the longest rollout, ascending, the pilot's `longest` last; by default quarters.
 
     Raises InputError for less than 1 or more than the pilot's.
     """
@@ -53,7 +53,19 @@ def lengths(positions: Sequence[int] | None, longest: int) -> list[int]:
                 got=f"{length}",
                 fix="leave it out, or score a pilot of longer rollouts",
             )
-    return sorted(set(positions))
+    return sorted({*positions, longest})
+
+
+def require_rollouts(rollouts: Sequence[int]) -> None:
+    """Refuses a number of rollouts a prompt below 1."""
+    for count in rollouts:
+        if count < 1:
+            raise InputError(
+                where="design of a study",
+                expected="1 rollout a prompt or more",
+                got=f"{count}",
+                fix="leave it out",
+            )
 
 
 def alternatives(

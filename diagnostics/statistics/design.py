@@ -17,7 +17,12 @@ import pandas as pd
 
 from diagnostics.errors import InputError
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.alternatives import ONE_ROLLOUT, alternatives, lengths
+from diagnostics.statistics.alternatives import (
+    ONE_ROLLOUT,
+    alternatives,
+    lengths,
+    require_rollouts,
+)
 from diagnostics.statistics.bootstrap import DEFAULT, Bootstrap, Interval, interval
 from diagnostics.statistics.components import (
     Components,
@@ -117,6 +122,7 @@ def plan(
     unknown statistic, both kinds of width or one not above 0, positions beyond the pilot's.
     """
     _require_wish(width, relative)
+    require_rollouts(rollouts)
     names = check_statistics(statistics)
     pilot, name = pilot_of(source, checkpoint, k)
     prompts = pilot.shared.clusters.count

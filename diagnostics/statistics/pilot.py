@@ -101,7 +101,16 @@ class Pilot:
         """A number's variance between and within prompts. Raises InputError as `headline` does,
         for fewer than two prompts, and where there is no number without one of them."""
         require_prompts(self.shared.clusters.count)
-        error = robust_error(self.number(name, outcome), 0, "cr3").error
+        number = self.number(name, outcome)
+        try:
+            error = robust_error(number, 0, "cr3").error
+        except InputError as lacking:
+            raise InputError(
+                where=f"design of {name}",
+                expected="a number that is there without any one prompt too",
+                got=lacking.got,
+                fix="score a pilot of more prompts",
+            ) from lacking
         return components(self.rollout_effects(name, outcome), self.owner, error**2)
 
 
