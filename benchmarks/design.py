@@ -4,8 +4,10 @@ Pilots of 40 prompts (`synthetic.py`) foretell the half-width of a 95 % interval
 prompts, rollouts and positions; studies of those sizes are then drawn from the same process, and
 the half-lengths of their percentile bootstrap intervals averaged. Prints, for each process and
 headline number, the mean over pilots of what they foretell over what came; then how far one pilot
-strays from the mean (relative deviation) beside the error that pilots state of themselves. Not a
-timed benchmark. Run: `OMP_NUM_THREADS=1 python benchmarks/design.py [--quick]`.
+strays from the mean (relative deviation) beside the error that pilots state of themselves. With
+`--run RUN` pilots are prompts drawn from a real run instead, and what came is the run's own
+interval. Not a timed benchmark.
+Run: `OMP_NUM_THREADS=1 python benchmarks/design.py [--quick] [--run RUN [--checkpoint NAME]]`.
 """
 
 from __future__ import annotations
@@ -13,16 +15,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from synthetic import synthetic_bank
 
 from diagnostics.errors import InputError
+from diagnostics.scoring.run import open_run
 from diagnostics.statistics.bootstrap import Bootstrap, interval
 from diagnostics.statistics.components import Components, half_width
 from diagnostics.statistics.headlines import HEADLINES, Headline, Shared, headline
-from diagnostics.statistics.pilot import Pilot
+from diagnostics.statistics.pilot import Pilot, pilot_of
+from diagnostics.statistics.tokens import derived
 
 Floats = NDArray[np.float64]
 
@@ -73,17 +78,17 @@ def sizes(process: Process) -> list[Size]:
     if "unequal" in process.options:
         return same  # cutting them changes their lengths, which the generator cannot follow
     if own == 1:
-        return [*same, Size(150, 1, POSITIONS // 2)]
+        return [*same, Size(150, 1, POSITIONS // 2), Size(150, 4, POSITIONS)]
     others = [(150, 1, POSITIONS), (150, 4, POSITIONS), (150, own, POSITIONS // 2)]
     return [*same, *(Size(*other) for other in others), Size(300, 4, POSITIONS // 2)]
 
 
 def foretold(process: Process, size: Sequence[Size], pilots: int) -> dict[Headline, Floats]:
-    """Half-widths (pilots, sizes) of each number, the stated error of the first in a last column.
+    """Half-widths (pilots, sizes + 1, 2) of each number, at least and at most.
 
-    NaN where a pilot cannot give the number.
+    In place of one more size stands the error that pilots state. NaN where there is no number.
     """
-    out = {name: np.full((pilots, len(size) + 1), np.nan) for name in NAMES}
+    out = {name: np.full((pilots, len(size) + 1, 2), np.nan) for name in NAMES}
     for index in range(pilots):
         rng = np.random.default_rng([1, index])
         frame = synthetic_bank(rng, PROMPTS, process.rollouts, POSITIONS, **process.options)
@@ -106,12 +111,12 @@ def _components(cut: Pilot, name: Headline) -> Components | None:
         return None
 
 
-def _expected(found: Components | None, size: Size, process: Process) -> float:
+def _expected(found: Components | None, size: Size, process: Process) -> tuple[float, float]:
     if found is None:
-        return float("nan")
+        return float("nan"), float("nan")
     same = size.rollouts == process.rollouts  # an unequal pilot's own mean is near it, not at it
-    _, high = found.variance(found.rollouts if same else size.rollouts)
-    return half_width(high, size.prompts)
+    low, high = found.variance(found.rollouts if same else size.rollouts)
+    return half_width(low, size.prompts), half_width(high, size.prompts)
 
 
 def came(process: Process, size: Size, studies: int) -> dict[Headline, float]:
@@ -140,25 +145,68 @@ def study(process: Process, pilots: int, studies: int) -> str:
         "|---" * (len(size) + 4) + "|",
     ]
     for name in NAMES:
-        known = np.isfinite(told[name][:, 0])
+        known = np.isfinite(told[name][:, 0, 0])
         values = told[name][known]
-        ratios = [
-            f"{values[:, place].mean() / real[place][name]:.2f}" for place in range(len(size))
-        ]
-        strays, says = values[:, 0].std(ddof=1) / values[:, 0].mean(), values[:, -1].mean()
+        ratios = [_ratio(values[:, place] / found[name]) for place, found in enumerate(real)]
+        first = values[:, 0, 1]
+        strays, says = first.std(ddof=1) / first.mean(), values[:, -1, 1].mean()
         lines.append(
             f"| {name} | {' | '.join(ratios)} | {strays:.0%} | {says:.0%} | {(~known).sum()} |"
         )
     return "\n".join([*lines, ""])
 
 
+def of_run(whole: Pilot, prompts: int, pilots: int) -> str:
+    """The Markdown table of pilots of some prompts of a run, against the run's own intervals."""
+    clusters = whole.shared.clusters
+    told: dict[Headline, list[tuple[float, float]]] = {name: [] for name in NAMES}
+    for index in range(pilots):
+        chosen = np.random.default_rng(index).choice(clusters.count, prompts, replace=False)
+        frame = whole.frame[np.isin(clusters.of_row, chosen)].reset_index(drop=True)
+        pilot = Pilot(frame.assign(**derived(frame)))
+        for name in NAMES:
+            found = _components(pilot, name)
+            if found:
+                width = half_width(found.as_pilot, clusters.count)
+                told[name].append((width, found.error))
+    lines = [
+        f"**pilots of {prompts} prompts, {clusters.count} foretold**",
+        "",
+        "| number | mean | median | strays | says | none |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in NAMES:
+        real = interval(whole.number(name), Bootstrap())
+        width, says = np.array(told[name]).T
+        ratio = width / ((real.high - real.low) / 2)
+        lines.append(
+            f"| {name} | {ratio.mean():.2f} | {np.median(ratio):.2f} | "
+            f"{ratio.std(ddof=1) / ratio.mean():.0%} | {says.mean():.0%} | {pilots - len(ratio)} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _ratio(ratios: Floats) -> str:
+    """The means of ratios (pilots, 2), once where both are the same."""
+    low, high = ratios.mean(axis=0)
+    return f"{high:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+
+
 def main() -> None:
-    """Prints the table of each process."""
+    """Prints the table of each process, or those of a run."""
     parser = argparse.ArgumentParser(description="Foretold against real widths.")
     parser.add_argument("--quick", action="store_true", help="few pilots and studies")
-    quick = parser.parse_args().quick
+    parser.add_argument("--run", type=Path, help="pilots from this run")
+    parser.add_argument("--checkpoint", help="whose gain")
+    given = parser.parse_args()
+    pilots, studies = (10, 4) if given.quick else (PILOTS, STUDIES)
+    if given.run:
+        whole, _ = pilot_of(open_run(given.run), given.checkpoint)
+        for prompts in (PROMPTS, 2 * PROMPTS):
+            print(of_run(whole, prompts, pilots), flush=True)
+        return
     for process in PROCESSES:
-        print(study(process, 10 if quick else PILOTS, 4 if quick else STUDIES), flush=True)
+        print(study(process, pilots, studies), flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def sentences(design: Design) -> Iterator[str]:
 
 def _needs(design: Design, number: NumberDesign, name: str) -> str:
     count = 2 * number.error
-    sure = f", give or take {count:.0%}" if count == count else ""
+    sure = f", give or take {count:.0%} or more" if count == count else ""
     return (
         f"For an interval of +-{number.wanted:.2g} on {name} you need about "
         f"{number.prompts_needed} prompts{sure}, with {_rollouts(design.rollouts)} of up to "

@@ -38,8 +38,8 @@ def test_sentences_say_the_designs_numbers(design: Design) -> None:
     table = number.table[number.table["positions"] == 30].set_index("rollouts")["prompts"]
     assert said[1] == (
         f"For an interval of +-0.02 on beta_L - beta_I you need about {number.prompts_needed} "
-        f"prompts, give or take {2 * number.error:.0%}, with 2 rollouts of up to 30 positions; "
-        f"you have 24, which give about +-{number.half_width:.2g}. "
+        f"prompts, give or take {2 * number.error:.0%} or more, with 2 rollouts of up to 30 "
+        f"positions; you have 24, which give about +-{number.half_width:.2g}. "
         f"Or {table[1.0]} with 1 rollout, {table[4.0]} with 4 rollouts, {table[8.0]} with "
         "8 rollouts."
     )
