@@ -17,7 +17,7 @@ Axes: `prompts`, `rollouts`. Not covered: other tests than the sign of a number,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, pi, sqrt, tan
+from math import ceil, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from diagnostics.errors import InputError
 from diagnostics.statistics.bootstrap import LEVEL
 from diagnostics.statistics.estimators import Floats
+from diagnostics.statistics.robust import RobustError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,33 +135,14 @@ def _relative_error(squared: Floats) -> float:
 
 
 def half_width(variance: float, prompts: int) -> float:
-    """How far a 95 % interval reaches to either side, for a variance times prompts."""
-    return student_t(prompts - 1) * sqrt(variance / prompts)
+    """How far a 95 % t interval reaches to either side, for a variance times prompts."""
+    return RobustError(error=sqrt(variance / prompts), degrees=prompts - 1).half_width()
 
 
 def prompts_needed(variance: float, wanted: float) -> int:
     """Fewest prompts, 2 or more, whose `half_width` is at most `wanted`, which is above 0."""
-    count = max(2, ceil(student_t(np.inf) ** 2 * variance / wanted**2))
+    normal = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    count = max(2, ceil(normal**2 * variance / wanted**2))  # t asks for a few more
     while half_width(variance, count) > wanted:
         count += 1
     return count
-
-
-def student_t(degrees: float) -> float:
-    """The 97.5 % quantile of Student's t, within 0.2 % of the exact one.
-
-    Exact for 1 and 2 degrees of freedom, else Abramowitz and Stegun 26.7.5.
-    """
-    level = (1 + LEVEL) / 2
-    if degrees == 1:
-        return tan(pi * (level - 0.5))
-    if degrees == 2:
-        return (2 * level - 1) * sqrt(2 / (1 - (2 * level - 1) ** 2))
-    z = NormalDist().inv_cdf(level)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, 1))

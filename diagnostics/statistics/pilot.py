@@ -22,10 +22,15 @@ from diagnostics.scoring.run import Run
 from diagnostics.statistics.clusters import Clusters, rollouts, single_rows
 from diagnostics.statistics.components import Components, components, require_prompts
 from diagnostics.statistics.definitions import PAPER, definitions_of
-from diagnostics.statistics.estimators import Estimator, Floats, influence
+from diagnostics.statistics.estimators import (
+    Estimator,
+    Floats,
+    estimate,
+    influence,
+    without_each,
+)
 from diagnostics.statistics.headlines import Headline, Shared, headline
 from diagnostics.statistics.regression import Outcome
-from diagnostics.statistics.robust import robust_error
 from diagnostics.statistics.tokens import derived, require_checkpoints, require_gain, token_table
 
 
@@ -98,20 +103,25 @@ class Pilot:
         return influence(headline(self.frame, name, outcome, self.shared, units), 0)
 
     def components(self, name: Headline, outcome: Outcome = "gain") -> Components:
-        """A number's variance between and within prompts. Raises InputError as `headline` does,
-        for fewer than two prompts, and where there is no number without one of them."""
-        require_prompts(self.shared.clusters.count)
+        """A number's variance between and within prompts.
+
+        All prompts count, also those without a part in it. Raises InputError as `headline` does,
+        for fewer than two prompts, and where there is no number without one of them.
+        """
+        prompts = self.shared.clusters.count
+        require_prompts(prompts)
         number = self.number(name, outcome)
-        try:
-            error = robust_error(number, 0, "cr3").error
-        except InputError as lacking:
+        away = without_each(number)[:, 0] - estimate(number)[0]
+        lacking = int(np.count_nonzero(~np.isfinite(away)))
+        if lacking:
             raise InputError(
                 where=f"design of {name}",
                 expected="a number that is there without any one prompt too",
-                got=lacking.got,
+                got=f"none without one of {lacking} prompts",
                 fix="score a pilot of more prompts",
-            ) from lacking
-        return components(self.rollout_effects(name, outcome), self.owner, error**2)
+            )
+        jackknife = (prompts - 1) / prompts * float((away**2).sum())
+        return components(self.rollout_effects(name, outcome), self.owner, jackknife)
 
 
 def pilot_of(

@@ -88,6 +88,34 @@ def test_prompts_without_q3_have_no_effect_and_count() -> None:
     assert pilot.components("beta_q3").prompts == 14
 
 
+@pytest.mark.parametrize("name", ["gain", "gap"])
+def test_variance_lies_between_influences_and_leaving_prompts_out(
+    pilot: Pilot, name: Headline
+) -> None:
+    """Of means over fixed sides: G times the geometric mean of both variances, by loops."""
+    gain, prompt = pilot.frame["gain"].to_numpy(), pilot.shared.clusters.of_row
+    split = support_split(pilot.frame, "compatibility")
+    sides = [(np.ones(len(gain), bool), 1.0)]
+    if name == "gap":
+        sides = [(split.high, 1.0), (split.low, -1.0)]
+
+    def value(kept: np.ndarray) -> float:
+        return float(sum(sign * gain[side & kept].mean() for side, sign in sides))
+
+    whole, linear, jackknife = value(np.ones(len(gain), bool)), 0.0, 0.0
+    for one in range(14):
+        own = prompt == one
+        effect = sum(
+            sign * (gain[side & own] - gain[side].mean()).sum() / side.sum() for side, sign in sides
+        )
+        linear += 14 / 13 * effect**2
+        jackknife += 13 / 14 * (value(~own) - whole) ** 2
+    found = pilot.components(name)
+    assert found.between > 0
+    assert found.as_pilot == pytest.approx(14 * np.sqrt(linear * jackknife), rel=1e-9)
+    assert found.as_pilot != pytest.approx(14 * linear, rel=1e-4)
+
+
 def cut_by_loops(frame: pd.DataFrame, length: int) -> pd.DataFrame:
     """The first positions of each rollout, everything else made again by loops."""
     rows = defaultdict(list)
