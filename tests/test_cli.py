@@ -350,6 +350,38 @@ MISTAKES: dict[str, tuple[Callable[[SimpleNamespace, Path], list[object]], str]]
         lambda kit, out: ["tokens", kit.run, "--top-k", 4, "--out", kit.prompts / "t.parquet"],
         "expected a folder that can be written",
     ),
+    "plan: no run": (
+        lambda kit, out: ["plan", kit.foreign],
+        "manifest.json: expected a JSON file, got no such file",
+    ),
+    "plan: support beyond the run's": (
+        lambda kit, out: ["plan", kit.run, "--top-k", 5],
+        "--top-k: expected a support size from 1 to 4, the run's --top-k, got 5",
+    ),
+    "plan: no checkpoints": (
+        lambda kit, out: ["plan", kit.bare, "--top-k", 4],
+        "expected checkpoints among (none scored), got none",
+    ),
+    "plan: unknown checkpoint": (
+        lambda kit, out: ["plan", kit.run, "--top-k", 4, "--checkpoint", "step9"],
+        "expected one checkpoint among step1, got 'step9'; name one with --checkpoint",
+    ),
+    "plan: two kinds of width": (
+        lambda kit, out: ["plan", kit.run, "--top-k", 4, "--width", 0.1, "--relative", 0.5],
+        "--width: expected a width or a relative one, got 0.1 and 0.5",
+    ),
+    "plan: width of nothing": (
+        lambda kit, out: ["plan", kit.run, "--top-k", 4, "--width", 0],
+        "--width: expected a number above 0, got 0",
+    ),
+    "plan: unknown statistic": (
+        lambda kit, out: ["plan", kit.run, "--top-k", 4, "--statistic", "median"],
+        "--statistic: expected headline numbers among gain, beta, ",
+    ),
+    "plan: out below a file": (
+        lambda kit, out: ["plan", kit.run, "--top-k", 4, "--out", kit.prompts / "plan.csv"],
+        "expected a folder that can be written",
+    ),
     "train: unknown selector": (
         lambda kit, out: train(kit, out, selector="best"),
         "--selector: expected one of teachability",
@@ -454,7 +486,7 @@ def test_wrong_usage_is_status_2(
 
 # CONTRACT, "Commands": words that stand there must be there.
 OPTIONS = {
-    "": ["demo", "bank", "rescore", "tokens", "train", "report"],
+    "": ["demo", "bank", "rescore", "tokens", "train", "plan", "report"],
     "demo": ["--out"],
     "bank": ["build", "check"],
     "bank build": [
@@ -482,6 +514,7 @@ OPTIONS = {
     ],
     "tokens": ["RUN", "--top-k", "--out", "--definitions"],
     "train": ["--student", "--teacher", "--prompts", "--selector", "--budget", "--out"],
+    "plan": ["RUN", "--checkpoint", "--top-k", "--width", "--relative", "--statistic", "--out"],
     "report": ["RUNS", "--out", "--definitions", "--top-k", "--draws", "--seed"],
 }
 

@@ -260,6 +260,46 @@ def tokens(
 
 
 @app.command()
+def plan(
+    run: Annotated[Path, typer.Argument(help="A run folder: the pilot.")],
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Whose gain; needed where the run has several.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Support size K.")] = 16,
+    width: Annotated[
+        float | None, typer.Option(help="How far intervals may reach to either side, nats.")
+    ] = None,
+    relative: Annotated[
+        float | None, typer.Option(help="The same as a share of each number (0.5).")
+    ] = None,
+    statistic: Annotated[
+        list[str] | None, typer.Option(help="A headline number, as often as needed; default: all.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Every alternative, a CSV file.")] = None,
+) -> None:
+    """From a pilot run: how many prompts, rollouts and positions an interval asks for."""
+    from rich.console import Console
+
+    from diagnostics.files import write_text
+    from diagnostics.report.plan import show
+    from diagnostics.scoring.run import open_run
+    from diagnostics.statistics.design import plan as plan_study
+    from diagnostics.statistics.headlines import HEADLINES
+
+    design = plan_study(
+        open_run(run),
+        checkpoint=checkpoint,
+        k=top_k,
+        statistics=statistic or tuple(HEADLINES),
+        width=width,
+        relative=relative,
+    )
+    if out:
+        write_text(out, design.alternatives().to_csv(index=False))
+    show(design, Console(width=None if sys.stdout.isatty() else 120), whole=bool(statistic))
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
     out: Annotated[Path, typer.Option(help="Folder of the report.")],

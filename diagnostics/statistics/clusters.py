@@ -45,14 +45,33 @@ def prompt_clusters(frame: pd.DataFrame) -> Clusters:
 
     Raises InputError when the column `prompt_id` is missing or has a null.
     """
-    if "prompt_id" not in frame.columns or frame["prompt_id"].isna().any():
+    return _named(frame, "prompt_id", "it is the cluster")
+
+
+def rollouts(frame: pd.DataFrame) -> Clusters:
+    """The rollouts that a token table's rows are of: parts of clusters, for designs of studies.
+
+    Raises InputError when the column `context_id` is missing or has a null.
+    """
+    return _named(frame, "context_id", "it is the rollout")
+
+
+def single_rows(count: int) -> Clusters:
+    """Each of `count` rows by itself, for designs of studies."""
+    rows = np.arange(count)
+    return Clusters(names=rows.astype(object), of_row=rows)
+
+
+def _named(frame: pd.DataFrame, column: str, meaning: str) -> Clusters:
+    """Rows by the sorted values of a column of ids."""
+    if column not in frame.columns or frame[column].isna().any():
         raise InputError(
             where="token table",
-            expected="a prompt_id in every row: it is the cluster",
-            got="no such column" if "prompt_id" not in frame.columns else "a null",
+            expected=f"a {column} in every row: {meaning}",
+            got="no such column" if column not in frame.columns else "a null",
             fix="write the table with `diagnostics tokens`",
         )
-    codes, found = _coded(frame["prompt_id"])
+    codes, found = _coded(frame[column])
     names, rank = np.unique(found, return_inverse=True)
     return Clusters(names=names, of_row=rank[codes].astype(np.int64))
 

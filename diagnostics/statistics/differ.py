@@ -26,7 +26,12 @@ from diagnostics.statistics.headlines import Headline, headline
 from diagnostics.statistics.measured import After, Start, choose, measure_after, measure_start
 from diagnostics.statistics.opened import OpenedRun
 from diagnostics.statistics.results import Result
-from diagnostics.statistics.tokens import derived, require_checkpoints, require_signals
+from diagnostics.statistics.tokens import (
+    derived,
+    require_checkpoints,
+    require_gain,
+    require_signals,
+)
 
 HEADLINE_NAMES: tuple[Headline, ...] = get_args(Headline)
 Same = Literal["yes", "no", "other unit", ""]
@@ -99,13 +104,7 @@ def definitions_differ(
     if isinstance(run, OpenedRun):
         checkpoints, run = checkpoints or run.checkpoints, run.run
     names = require_checkpoints(run, checkpoints)
-    if run.listed:
-        raise InputError(
-            where=str(run.folder),
-            expected="a teacher whose whole distribution is known: gain needs KL",
-            got="one known by its top-k lists alone",
-            fix="score the bank with the teacher's weights",
-        )
+    require_gain(run)
     start = (start or measure_start(run, k, run.contexts())).at(k)
     rows: list[Departure] = []
     for name in names:

@@ -72,13 +72,18 @@ class Shared:
 
 @on_table
 def headline(
-    frame: pd.DataFrame, name: Headline, outcome: Outcome = "gain", shared: Shared | None = None
+    frame: pd.DataFrame,
+    name: Headline,
+    outcome: Outcome = "gain",
+    shared: Shared | None = None,
+    units: Clusters | None = None,
 ) -> Estimator:
     """A headline number of one checkpoint's token table.
 
-    `shared` may hold what was made of another checkpoint of the same bank and K. Raises InputError
-    where the table cannot give the number (no Q3, a constant predictor, NaN), for an unknown name,
-    and for a `shared` of another definition set.
+    `shared` may hold what was made of another checkpoint of the same bank and K. `units` whose sums
+    the estimator holds, by default the prompts: a study's design asks for rollouts and positions;
+    an interval never does. Raises InputError where the table cannot give the number (no Q3, a
+    constant predictor, NaN), for an unknown name, and for a `shared` of another definition set.
     """
     if name not in HEADLINES:
         raise InputError(
@@ -89,7 +94,8 @@ def headline(
         )
     if shared is not None:
         require_one_set((frame, shared.frame), f"headline number {name}", PAPER)
-    return HEADLINES[name](frame, outcome, shared or Shared(frame))
+    shared = shared or Shared(frame)
+    return HEADLINES[name](frame, outcome, shared, units or shared.clusters)
 
 
 def number_of(
@@ -120,38 +126,38 @@ def name_of(number: Number) -> str:
     return getattr(number, "__name__", "function") if callable(number) else number
 
 
-def _gain(frame: pd.DataFrame, outcome: Outcome, shared: Shared) -> Estimator:
-    return kept_means(frame, np.ones(len(frame), dtype=bool), outcome, shared.clusters)
+def _gain(frame: pd.DataFrame, outcome: Outcome, shared: Shared, units: Clusters) -> Estimator:
+    return kept_means(frame, np.ones(len(frame), dtype=bool), outcome, units)
 
 
-def _beta(frame: pd.DataFrame, outcome: Outcome, shared: Shared) -> Estimator:
-    return _beta_gap(frame, outcome, shared, np.ones(len(frame), dtype=bool))
+def _beta(frame: pd.DataFrame, outcome: Outcome, shared: Shared, units: Clusters) -> Estimator:
+    return _beta_gap(frame, outcome, units, np.ones(len(frame), dtype=bool))
 
 
-def _beta_q3(frame: pd.DataFrame, outcome: Outcome, shared: Shared) -> Estimator:
-    return _beta_gap(frame, outcome, shared, in_q3(frame))
+def _beta_q3(frame: pd.DataFrame, outcome: Outcome, shared: Shared, units: Clusters) -> Estimator:
+    return _beta_gap(frame, outcome, units, in_q3(frame))
 
 
-def _beta_gap(frame: pd.DataFrame, outcome: Outcome, shared: Shared, rows: Mask) -> Estimator:
-    whole = decomposition_estimator(frame, rows=rows, outcome=outcome, clusters=shared.clusters)
+def _beta_gap(frame: pd.DataFrame, outcome: Outcome, units: Clusters, rows: Mask) -> Estimator:
+    whole = decomposition_estimator(frame, rows=rows, outcome=outcome, clusters=units)
     return replace(whole, contrasts=tuple(c for c in whole.contrasts if c.name == "gap"))
 
 
-def _gap(frame: pd.DataFrame, outcome: Outcome, shared: Shared) -> Estimator:
+def _gap(frame: pd.DataFrame, outcome: Outcome, shared: Shared, units: Clusters) -> Estimator:
     split = shared.split
-    return split.gap(shared.clusters, outcomes(frame, outcome, split.rows))
+    return split.gap(units, outcomes(frame, outcome, split.rows))
 
 
-def _matched(frame: pd.DataFrame, outcome: Outcome, shared: Shared) -> Estimator:
-    return shared.pairs.difference(shared.clusters, outcomes(frame, outcome, in_q3(frame)))
+def _matched(frame: pd.DataFrame, outcome: Outcome, shared: Shared, units: Clusters) -> Estimator:
+    return shared.pairs.difference(units, outcomes(frame, outcome, in_q3(frame)))
 
 
-def _budget(frame: pd.DataFrame, outcome: Outcome, shared: Shared) -> Estimator:
-    by_dl, by_kl = (kept_means(frame, mask, outcome, shared.clusters) for mask in shared.kept)
+def _budget(frame: pd.DataFrame, outcome: Outcome, shared: Shared, units: Clusters) -> Estimator:
+    by_dl, by_kl = (kept_means(frame, mask, outcome, units) for mask in shared.kept)
     return Difference(by_dl, by_kl)
 
 
-HEADLINES: dict[Headline, Callable[[pd.DataFrame, Outcome, Shared], Estimator]] = {
+HEADLINES: dict[Headline, Callable[[pd.DataFrame, Outcome, Shared, Clusters], Estimator]] = {
     "gain": _gain,
     "beta": _beta,
     "beta_q3": _beta_q3,

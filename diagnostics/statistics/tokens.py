@@ -117,6 +117,17 @@ def require_measured(run: Run, definitions: Definitions) -> None:
         )
 
 
+def require_gain(run: Run) -> None:
+    """Refuses a run beside a teacher known by its lists: no gain can be had there."""
+    if run.listed:
+        raise InputError(
+            where=str(run.folder),
+            expected="a teacher whose whole distribution is known: gain needs KL",
+            got="one known by its top-k lists alone",
+            fix="score the bank with the teacher's weights",
+        )
+
+
 def require_signals(raw: Mapping[str, Any]) -> None:
     """Refuses a raw signal (pos,) that is not finite: one of them spoils every norm of the bank."""
     everywhere = np.ones(len(raw["entropy"]), dtype=bool)
