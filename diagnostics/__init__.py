@@ -36,6 +36,8 @@ _PUBLIC = {
     "compare": "diagnostics.statistics.compare",
     "compare_selectors": "diagnostics.statistics.compare",
     "pooled_gap": "diagnostics.statistics.pooled",
+    "robust_table": "diagnostics.statistics.robust",
+    "plan": "diagnostics.statistics.design",
 }
 
 

@@ -16,6 +16,7 @@ from diagnostics.errors import InputError
 from diagnostics.progress import Advance, silent
 from diagnostics.report.checks import (
     band_rows,
+    design_rows,
     differ_rows,
     interval_rows,
     overlap_rows,
@@ -206,6 +207,7 @@ def _checks(
     yield "bins", bin_rows(first)
     yield "placebo", placebo_rows(first)
     yield "definitions_differ", differ_rows(run, first, measured)
+    yield "design", design_rows(first)
     yield "selector_overlap", overlap_rows(first)
 
 
@@ -326,5 +328,6 @@ TABLES = (
     "pooled",
     "placebo",
     "definitions_differ",
+    "design",
     "selector_overlap",
 )

@@ -284,6 +284,23 @@ VIEWS: dict[str, View] = {
             *(Shown(LABELS[name], name, "interval") for name in HEADLINES),
         ),
     ),
+    "design": View(
+        "How many prompts would do",
+        "This run as a pilot: the half-width that so many prompts can expect, and how many prompts "
+        "with rollouts like these would bring it to half of the number (a number whose sign is not "
+        "clear gives no goal). Design effect: variance over that of as many independent positions. "
+        "Other widths, more rollouts, shorter ones: `diagnostics plan`. First checkpoint.",
+        (
+            *_WHO,
+            Shown("number", "statistic", "text"),
+            Shown("estimate", "estimate", "interval"),
+            Shown("prompts", "prompts", "count"),
+            Shown("half-width", "half_width"),
+            Shown("wanted", "wanted"),
+            Shown("prompts needed", "prompts_needed", "count"),
+            Shown("design effect", "design_effect"),
+        ),
+    ),
     "selector_overlap": View(
         "How far selectors keep the same positions",
         "Jaccard index of the positions that two selectors keep at 5 %: those of both over those "

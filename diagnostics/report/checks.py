@@ -3,6 +3,7 @@
     intervals           each headline number with every kind of interval
     placebo             the same number where D and C are shuffled within prompts
     definitions_differ  the same number under each departure of the set `released`, and with leakage
+    design              how many prompts a clear answer would take
     selector_overlap    how much of what one selector keeps another keeps
     bands               simultaneous bands over families: support sizes, proxies, selectors
 
@@ -29,6 +30,7 @@ from diagnostics.statistics.bootstrap import (
     percentile_interval,
     simultaneous,
 )
+from diagnostics.statistics.design import plan
 from diagnostics.statistics.differ import definitions_differ
 from diagnostics.statistics.estimators import Estimator
 from diagnostics.statistics.gaps import support_split
@@ -111,6 +113,15 @@ def differ_rows(run: Run, piece: Piece, measured: Start) -> list[Row]:
         row |= spread(one.headline, one.value) | spread(f"{one.headline}_change", one.change)
         row |= {f"{one.headline}_same": one.same, f"{one.headline}_reason": one.reason}
     return list(rows.values())
+
+
+def design_rows(piece: Piece) -> list[Row]:
+    """Prompts that half of each headline number's size, to either side, asks for."""
+    length = int(piece.frame["context_id"].value_counts().max())
+    made = plan(piece.frame, rollouts=(1,), positions=(length,), bootstrap=piece.bootstrap)
+    about = piece.key | {"top_k": piece.top_k, "prompts": made.prompts, "rollouts": made.rollouts}
+    rows = made.to_frame().to_dict("records")
+    return [about | {str(k): v for k, v in row.items()} for row in rows]
 
 
 def overlap_rows(piece: Piece) -> list[Row]:

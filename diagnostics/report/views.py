@@ -64,10 +64,10 @@ def cell(row: dict[Any, Any], shown: Shown) -> str:
     value = row[shown.column + shown.suffix]
     if shown.kind == "text":
         return LABELS.get(value, str(value))
+    if pd.isna(value):
+        return "–"
     if shown.kind == "count":
         return f"{int(value):,}"
-    if value is None or value != value:
-        return "–"
     if shown.kind == "share":
         return percent(value)
     if shown.kind == "interval":

@@ -36,6 +36,7 @@ from diagnostics.statistics.headlines import HEADLINES, Headline
 from diagnostics.statistics.pilot import Pilot, pilot_of
 from diagnostics.statistics.regression import Outcome
 from diagnostics.statistics.results import Result
+from diagnostics.statistics.sources import Source
 
 RELATIVE = 0.5
 ROLLOUTS = (1, 2, 4, 8)
@@ -100,7 +101,7 @@ class Design(Result):
 
 
 def plan(
-    source: pd.DataFrame | Run,
+    source: Source | Run,
     *,
     checkpoint: str | None = None,
     k: int = 16,
@@ -117,7 +118,7 @@ def plan(
     A 95 % interval is wanted to reach `width` to either side, in the number's unit, or `relative`
     (0.5) times the number, which needs one whose sign the pilot knows. `rollouts` a prompt and
     `positions` of the longest rollout (by default quarters of the pilot's) are the alternatives;
-    `k` is the support size of a run's table. A number that the pilot cannot give has a reason.
+    `k` is the support size of a run's table (an opened run has its own). A number that the pilot cannot give has a reason.
     Raises InputError for fewer than two prompts, several checkpoints of which none is named, an
     unknown statistic, both kinds of width or one not above 0, positions beyond the pilot's.
     """

@@ -31,6 +31,7 @@ from diagnostics.statistics.estimators import (
 )
 from diagnostics.statistics.headlines import Headline, Shared, headline
 from diagnostics.statistics.regression import Outcome
+from diagnostics.statistics.sources import Source, as_frame
 from diagnostics.statistics.tokens import derived, require_checkpoints, require_gain, token_table
 
 
@@ -124,17 +125,17 @@ class Pilot:
         return components(self.rollout_effects(name, outcome), self.owner, jackknife)
 
 
-def pilot_of(
-    source: pd.DataFrame | Run, checkpoint: str | None = None, k: int = 16
-) -> tuple[Pilot, str]:
-    """One checkpoint of a run at support size `k`, or of a token table; and the checkpoint's name,
-    empty where a table does not say. Raises InputError for several of which none is named, an
+def pilot_of(source: Source | Run, checkpoint: str | None = None, k: int = 16) -> tuple[Pilot, str]:
+    """One checkpoint of a run at support size `k` (an opened run has its own), or of a token table;
+    and the checkpoint's name, empty where a table does not say. Raises InputError for several of which none is named, an
     unknown one, and a run beside a teacher known by its lists.
     """
     if isinstance(source, Run):
         require_gain(source)
         name = _one_of(require_checkpoints(source, None), checkpoint, str(source.folder))
         return Pilot(token_table(source, k, [name])), name
+    if not isinstance(source, pd.DataFrame):
+        source, checkpoint = as_frame(source, checkpoint), None
     if "checkpoint" not in source:
         return Pilot(source), _one_of([""], checkpoint, "token table")
     known = [str(found) for found in source["checkpoint"].unique()]
