@@ -118,9 +118,10 @@ def plan(
     A 95 % interval is wanted to reach `width` to either side, in the number's unit, or `relative`
     (0.5) times the number, which needs one whose sign the pilot knows. `rollouts` a prompt and
     `positions` of the longest rollout (by default quarters of the pilot's) are the alternatives;
-    `k` is the support size of a run's table (an opened run has its own). A number that the pilot cannot give has a reason.
-    Raises InputError for fewer than two prompts, several checkpoints of which none is named, an
-    unknown statistic, both kinds of width or one not above 0, positions beyond the pilot's.
+    `k` is the support size of a run's table (an opened run has its own). A number that the pilot
+    cannot give has a reason. Raises InputError for fewer than two prompts, several checkpoints of
+    which none is named, an unknown statistic, both kinds of width or one not above 0, positions
+    beyond the pilot's.
     """
     _require_wish(width, relative)
     require_rollouts(rollouts)

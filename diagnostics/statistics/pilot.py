@@ -127,8 +127,10 @@ class Pilot:
 
 def pilot_of(source: Source | Run, checkpoint: str | None = None, k: int = 16) -> tuple[Pilot, str]:
     """One checkpoint of a run at support size `k` (an opened run has its own), or of a token table;
-    and the checkpoint's name, empty where a table does not say. Raises InputError for several of which none is named, an
-    unknown one, and a run beside a teacher known by its lists.
+    and the checkpoint's name, empty where a table does not say.
+
+    Raises InputError for several of which none is named, an unknown one, and a run beside a teacher
+    known by its lists.
     """
     if isinstance(source, Run):
         require_gain(source)
