@@ -93,7 +93,7 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> Path:
                 seed=seed,
             )
             log = distill(open_model(student), open_model(teacher), prompts, settings, folder)
-            checkpoints[name] = str(folder)
+            checkpoints[name] = str(_without_tokenizer(folder))
             _say(f"  held-out KL {log[0]['held_out_kl']:.4f} -> {log[-1]['held_out_kl']:.4f} nats")
     with _step("rescoring: teacher, theta_0 and three checkpoints"):
         run = rescore(bank, teacher, student, checkpoints, out / "run", Settings(), name="demo")
@@ -123,6 +123,13 @@ def _write_prompts(path: Path, seed: int, count: int, *, held_out: bool = False)
     chosen = islice(sheets(seed, held_out=held_out), count)
     rows = [{"prompt": sheet.prompt, "answers": list(sheet.answers)} for sheet in chosen]
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _without_tokenizer(folder: Path) -> Path:
+    """A checkpoint without its copy of the student's tokenizer, so that reports stay small."""
+    for file in [*folder.glob("tokenizer*"), *folder.glob("chat_template*")]:
+        file.unlink()
+    return folder
 
 
 @contextmanager

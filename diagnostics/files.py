@@ -53,9 +53,11 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON file whole: indented, keys in the order given, NaN refused."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Mapping[str, Any], indent: int | None = 1) -> None:
+    """Writes a JSON file whole: keys in the order given, NaN refused; one line without indent."""
+    between = (",", ":" if indent is None else ": ")
+    text = json.dumps(value, indent=indent, separators=between, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

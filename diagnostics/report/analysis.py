@@ -25,6 +25,7 @@ from diagnostics.report.checks import (
 from diagnostics.report.noise import NO_FLOOR, Floor, Row, measure
 from diagnostics.report.rows import (
     ANSWERS,
+    PAPER_SELECTORS,
     SCOPES,
     TABLE_SELECTORS,
     Piece,
@@ -254,10 +255,11 @@ def _check(runs: Sequence[Run], settings: ReportSettings) -> None:
 def _slices(run: Run, k: int, frame: pd.DataFrame, settings: ReportSettings) -> Iterator[Piece]:
     start = None
     size = int(run.manifest["vocabulary"]["shared"])
+    names = TABLE_SELECTORS if k == settings.top_k else PAPER_SELECTORS
     for name, rows in frame.groupby("checkpoint", observed=True, sort=False):
         part = rows.reset_index(drop=True)
         if start is None or definitions_of(part).leaks:
-            kept = selections(part, TABLE_SELECTORS, BUDGETS, settings.seed, vocabulary=size)
+            kept = selections(part, names, BUDGETS, settings.seed, vocabulary=size)
             start = Start(part, kept)
         yield Piece(run.name, str(name), k, part, settings.bootstrap, start)
 

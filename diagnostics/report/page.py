@@ -45,6 +45,7 @@ QUESTIONS = {
 }
 OUTCOME_NAMES = {"gain": "absolute gain", "gain_rel": "relative gain"}
 VERDICTS = {"yes": "Yes", "no": "No", "unclear": "Not clear"}
+FOLDED = 200  # rows; of a longer one the page has the first part alone, and says where the rest is
 LONG = 20  # rows; a longer table is folded
 FIGURE_TEXT = {
     "figure2": (
@@ -222,7 +223,8 @@ def _table(name: str, results: Results) -> dict[str, Any]:
         "caption": view.caption,
         "note": noise_note(frame, view.columns, results.tables["noise"]),
         "rows": cells(lead, view.columns),
-        "all_rows": cells(frame, view.columns) if len(lead) < len(frame) else None,
+        "all_rows": cells(frame, view.columns) if len(lead) < len(frame) <= FOLDED else None,
+        "count": len(frame),
         "texts": [c.heading for c in view.columns if c.kind == "text"],
         "paper": None if paper is None else cells(paper, PAPER_COLUMNS[name]),
     }

@@ -32,6 +32,15 @@ SCOPES: tuple[Scope, ...] = ("all", "q3")
 PROXIES = ("compatibility", "bc_union", "jaccard", "overlap", "shared_teacher_mass")
 OUTCOMES: tuple[tuple[Outcome, str], ...] = (("gain", ""), ("gain_rel", "_rel"))
 QUANTILES = (0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.95)
+PAPER_SELECTORS: tuple[Selector, ...] = (
+    "teachability",
+    "kl",
+    "tip",
+    "entropy",
+    "compatibility",
+    "incompatible",
+    "random",
+)  # of its Table 8 and ours, at every K; the others at the main K alone
 TABLE_SELECTORS = tuple(name for name in SELECTORS if name != "full")
 KEPT_COLUMNS = (
     "gain_per_keep",

@@ -19,7 +19,9 @@ Kind = Literal["text", "count", "number", "interval", "share"]
 DAGGER = "†"
 NOT_MEASURED = "not measured (the run has no noise floor)"
 
-LABELS = {
+LABELS: dict[Any, str] = {
+    True: "yes",
+    False: "no",
     "gain": "gain",
     "gain_rel": "relative gain",
     "beta": "β_L − β_I, bank",

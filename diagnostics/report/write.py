@@ -41,7 +41,7 @@ def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Pa
             name: _write_figure(draw(results), out / "figures", name)
             for name, draw in FIGURES.items()
         }
-    write_json(out / "results.json", record(results))
+    write_json(out / "results.json", record(results), indent=None)
     page = out / "report.html"
     write_text(page, render_page(results, svgs))
     return page
