@@ -307,7 +307,7 @@ def _tables(
 
 
 def _answer(row: Row) -> Answer:
-    value = Interval(row["gain"], row["gain_low"], row["gain_high"], row["reason"])
+    value = Interval(row["gain"], row["gain_low"], row["gain_high"], row["reason"], row["kind"])
     names = ("run", "checkpoint", "question", "outcome")
     return Answer(**{name: row[name] for name in names}, value=value, noise=row["gain_noise"])
 

@@ -167,10 +167,10 @@ VIEWS: dict[str, View] = {
         "Headline numbers with every kind of interval",
         "One number, several ways to its 95 % interval over prompts. Percentile: quantiles of the "
         "bootstrap draws. BCa: those, corrected for bias and skew. Studentised: each draw divided "
-        "by its own error (bootstrap-t). t: cluster-robust error, CR2 with Satterthwaite degrees "
-        "of freedom for a coefficient, else CR1 with one less than the prompts. Redone: percentile "
-        "with norms, cuts and z-scores made anew in each draw (asked for by --redo-cuts). Where "
-        "kinds disagree, prompts are few or gains heavy-tailed (docs/coverage.md).",
+        "by its own error (bootstrap-t). CR3: t with the jackknife's error. Redone: percentile, "
+        "with norms, cuts and z-scores made anew in each draw (asked for by --redo-cuts). "
+        "Recommended: what held the truth most often in simulation (docs/coverage.md); the answers "
+        "above use it. The CSV has CR1 and CR2 too.",
         (
             *_WHO,
             Shown("number", "statistic", "text"),
@@ -178,8 +178,9 @@ VIEWS: dict[str, View] = {
             Shown("percentile", "percentile", "interval"),
             Shown("BCa", "bca", "interval"),
             Shown("studentised", "studentized", "interval"),
-            Shown("t", "cluster_t", "interval"),
+            Shown("CR3", "cr3", "interval"),
             Shown("redone", "redone", "interval"),
+            Shown("recommended", "recommended", "text"),
         ),
     ),
     "bands": View(

@@ -38,13 +38,13 @@ from diagnostics.statistics.headlines import BUDGET, HEADLINES, Headline
 from diagnostics.statistics.measured import Start
 from diagnostics.statistics.overlap import Mask, overlap
 from diagnostics.statistics.placebo import placebos
+from diagnostics.statistics.recommend import recommended
 from diagnostics.statistics.redraw import redrawn
 from diagnostics.statistics.regression import Outcome
 from diagnostics.statistics.results import spread
-from diagnostics.statistics.robust import robust_interval
+from diagnostics.statistics.robust import ROBUST, robust_interval
 
 PLACEBOS: tuple[Headline, ...] = ("beta", "beta_q3", "gap", "budget")
-COEFFICIENTS: tuple[Headline, ...] = ("beta", "beta_q3")
 Family = Mapping[str, Estimator]
 
 
@@ -57,11 +57,12 @@ def interval_rows(piece: Piece, *, redo: bool = False) -> list[Row]:
     for outcome, _ in OUTCOMES:
         redone = _redone(piece, outcome) if redo else {}
         for name in HEADLINES:
-            made = every_kind(piece.headline(name, outcome), name, piece.bootstrap)
+            made = every_kind(piece.headline(name, outcome), piece.bootstrap)
             made["redone"] = redone.get(name, Interval(np.nan, np.nan, np.nan))
             row = piece.key | {"statistic": name, "outcome": outcome}
             for kind, value in made.items():
                 row |= spread(kind, value)
+            row["recommended"] = recommended(piece.start.clusters.count, name)
             row["reason"] = "; ".join(sorted({v.reason for v in made.values() if v.reason}))
             rows.append(row)
     return rows
@@ -77,13 +78,12 @@ def _redone(piece: Piece, outcome: Outcome) -> dict[Headline, Interval]:
     }
 
 
-def every_kind(estimator: Estimator, name: Headline, bootstrap: Bootstrap) -> dict[str, Interval]:
-    """Percentile, BCa, studentised and t interval (CR2 of a coefficient, else CR1)."""
+def every_kind(estimator: Estimator, bootstrap: Bootstrap) -> dict[str, Interval]:
+    """Percentile, BCa and studentised intervals, and t intervals with CR1, CR2 and CR3 errors."""
     drawn: dict[str, Interval] = {
         kind: interval(estimator, replace(bootstrap, kind=kind)) for kind in DRAWN
     }
-    robust = robust_interval(estimator, "cr2" if name in COEFFICIENTS else "cr1")
-    return {**drawn, "cluster_t": robust}
+    return drawn | {kind: robust_interval(estimator, kind) for kind in ROBUST}
 
 
 def placebo_rows(piece: Piece) -> list[Row]:

@@ -23,6 +23,7 @@ from diagnostics.statistics.estimators import Estimator, Mean
 from diagnostics.statistics.gaps import matched_gap, support_gap
 from diagnostics.statistics.headlines import BUDGET, Headline, Shared, headline
 from diagnostics.statistics.noise import NoiseFloor, counts_against
+from diagnostics.statistics.recommend import recommended_interval
 from diagnostics.statistics.regression import Decomposition, Outcome, Scope, decompose
 from diagnostics.statistics.results import spread
 from diagnostics.statistics.selectors import SELECTORS, Selection, Selector
@@ -278,10 +279,11 @@ def signal_rows(run: Run, k: int, frame: pd.DataFrame) -> list[Row]:
 
 
 def answer_rows(piece: Piece, question: Headline) -> list[Row]:
-    """One question's number for each outcome."""
+    """One question's number for each outcome, with the interval of the recommended kind."""
     rows = []
     for outcome, _ in OUTCOMES:
-        value = interval(piece.headline(question, outcome), piece.bootstrap)
+        value = recommended_interval(piece.headline(question, outcome), question, piece.bootstrap)
         row = piece.key | {"question": question, "outcome": outcome, "reason": value.reason}
+        row["kind"] = value.kind
         rows.append(row | spread("gain", value))
     return rows

@@ -29,6 +29,7 @@ LABELS: dict[Any, str] = {
     "gap": "support gap, Q3",
     "matched": "matched gap, Q3",
     "budget": "top 5 % by D^L less by KL",
+    "cr3": "CR3",
     "beta by K": "β_L − β_I, bank, by K",
     "beta_q3 by K": "β_L − β_I, Q3, by K",
     "gap by K": "support gap, Q3, by K",

@@ -36,8 +36,25 @@ def test_every_checkpoint_headline_and_outcome_has_a_row_of_intervals(results: R
         (c, h, o) for c in ("one", "two") for h in HEADLINES for o in ("gain", "gain_rel")
     }
     assert len(table) == len(keys)
-    for kind in (*DRAWN, "cluster_t"):
+    for kind in (*DRAWN, "cr1", "cr3"):
         assert (table[f"{kind}_low"] <= table[f"{kind}_high"]).all()
+    for name in HEADLINES:  # a difference of two means has no CR2
+        known = table[table["statistic"] == name]["cr2_low"].notna()
+        assert known.all() if name not in ("gap", "budget") else not known.any()
+
+
+def test_answers_have_the_interval_of_the_recommended_kind(results: Results) -> None:
+    assert set(results.tables["intervals"]["recommended"]) == {"cr3"}
+    for answer in results.answers:
+        row = row_of(
+            results.tables["intervals"],
+            checkpoint=answer.checkpoint,
+            statistic=answer.question,
+            outcome=answer.outcome,
+        )
+        assert answer.value.kind == "cr3"
+        got = (answer.value.low, answer.value.high)
+        assert got == pytest.approx((row["cr3_low"], row["cr3_high"]), abs=SAME)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +95,7 @@ def test_t_interval_of_a_mean_is_that_of_statsmodels(results: Results) -> None:
     )
     got = row_of(results.tables["intervals"], checkpoint="one", statistic="gain", outcome="gain")
     low, high = fitted.conf_int()[0]
-    assert (got["cluster_t_low"], got["cluster_t_high"]) == pytest.approx((low, high), rel=1e-6)
+    assert (got["cr1_low"], got["cr1_high"]) == pytest.approx((low, high), rel=1e-6)
 
 
 def test_bands_hold_the_numbers_of_table_9_and_every_family(results: Results) -> None:
