@@ -10,6 +10,7 @@ by several passes see `quantiles`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,11 @@ LEVELS = 30  # merges deep: streams of up to k 2^30 values keep the bound
 class Sketch:
     """A summary of finite floats whose quantiles are off by at most `error` of all ranks.
 
-    Args: `error` share of the values, above 0 and under 1/2. Memory is 15 / error values a level,
-    of which log2(n error / 15) are in use.
+    Args: `error` share of the values, above 0 and under 1/2; `probabilities` to be asked. Memory is
+    15 / error values a level, of which log2(n error / 15) are in use.
     """
 
-    def __init__(self, error: float) -> None:
+    def __init__(self, error: float, probabilities: Sequence[float] = ()) -> None:
         if not 0 < error < 0.5:
             raise InputError(
                 where="quantile sketch",
@@ -36,7 +37,7 @@ class Sketch:
                 got=repr(error),
                 fix="choose 0.001, or leave it out for exact quantiles",
             )
-        self.error = error
+        self.error, self.probabilities = error, tuple(probabilities)
         self.size = math.ceil(LEVELS / (2 * error))
         self.count = 0
         self._moved = 0  # how far merges have moved a rank at most
@@ -67,11 +68,26 @@ class Sketch:
             self._carry(np.sort(pool[start : start + self.size]), 0)
         self._open = [pool[whole:].copy()]
 
-    def quantiles(self, probabilities: tuple[float, ...] | list[float]) -> Floats:
+    def merge(self, other: Sketch) -> None:
+        """Takes what another sketch of the same error has seen."""
+        self.count += other.count
+        self._moved += other._moved
+        for level, buffer in other._full.items():
+            self._carry(buffer, level)
+        loose = np.concatenate([np.empty(0), *other._open])
+        self.count -= len(loose)
+        self.add(loose)
+
+    def fresh(self) -> Sketch:
+        """An empty one of the same error."""
+        return Sketch(self.error, self.probabilities)
+
+    def quantiles(self, probabilities: Sequence[float] | None = None) -> Floats:
         """Values (probabilities,) of the stream whose ranks are within `rank_error` of the asked.
 
-        Raises InputError without values.
+        Default: those it was made for. Raises InputError without values.
         """
+        probabilities = self.probabilities if probabilities is None else probabilities
         if not self.count:
             raise InputError(
                 where="quantile sketch",

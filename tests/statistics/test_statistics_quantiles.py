@@ -10,13 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.quantiles import (
-    COLLECTED,
-    RankSearch,
-    ordered,
-    stream_quantiles,
-    unordered,
-)
+from diagnostics.statistics.quantiles import stream_quantiles
+from diagnostics.statistics.ranks import COLLECTED, RankSearch, ordered, unordered
 from diagnostics.statistics.sketch import Sketch
 
 PROBABILITIES = (0.0, 0.01, 0.05, 1 / 3, 0.5, 2 / 3, 0.95, 1.0)
@@ -147,13 +142,18 @@ def test_empty_stream_is_refused() -> None:
     )
 
 
+@pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("name", ["normal", "few values", "all equal", "sorted", "one"])
 @pytest.mark.parametrize("error", [0.01, 0.1])
-def test_sketch_keeps_its_bound(name: str, error: float) -> None:
+def test_sketch_keeps_its_bound(name: str, error: float, parts: int) -> None:
+    """Also when parts of the stream were seen by sketches of their own, and merged."""
     values = np.tile(streams()[name], 20)
     sketch = Sketch(error)
-    for chunk in np.array_split(values, 7):
-        sketch.add(chunk)
+    for rows in np.array_split(values, parts):
+        part = sketch.fresh()
+        for chunk in np.array_split(rows, 7):
+            part.add(chunk)
+        sketch.merge(part)
     got = sketch.quantiles(PROBABILITIES)
     assert sketch.rank_error <= error
     for q, value in zip(PROBABILITIES, got, strict=True):

@@ -1,6 +1,6 @@
-"""Compiled inner loops of `quantiles`: the leading bits of floats, counted and looked up.
+"""Compiled inner loops of `ranks`: the leading bits of floats, counted and looked up.
 
-Imported only when used (numba takes half a second). `quantiles` holds the method.
+Imported only when used (numba takes half a second). `ranks` holds the method.
 """
 
 from __future__ import annotations
