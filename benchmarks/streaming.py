@@ -1,8 +1,8 @@
 """Every statistic of a token table on disk, beside decoding it and beside group-bys of others.
 
 Each peer runs in a process of its own, peers taking turns, round after round; the first round warms
-caches and is not counted. Timed from after the imports to the numbers: CPU time of all threads, and
-wall time; memory is the peak of the whole process, libraries included. Ratios are medians over
+caches and is not counted. Each process meets a small file first, outside the clock (machine code,
+query plans, threads). Timed from the file to the numbers: CPU time of all threads, and wall time; memory is the peak of the whole process, libraries included. Ratios are medians over
 rounds of the ratio within a round. Every peer may use all processors.
 
     decode     pyarrow reads the 16 columns that the statistics need, and does nothing
@@ -32,6 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
+SMALL = 10**4  # rows of the file that each process meets first
 AGREEMENT = 1e-9  # of the size of a total
 HERE = Path(__file__).parent
 NAMES = ("entropy", "disagreement", "compatibility", "teacher_entropy")
@@ -89,10 +90,11 @@ def products(path: str, cuts: Cuts) -> Answer:
     low, high = ({name: cuts[name][at] for name in NAMES} for at in (0, 1))
     scale = Scale(low=low, high=high, middle=low, outcome=(0.0, 0.0))
     centre, ends = np.zeros(WIDTH), np.array([[np.inf] * 8, [-np.inf] * 8])
+    numbers = (*NAMES, "gain", "gain_rel", "relative_position")
 
     def work() -> list[float]:
         blocks = []
-        for _, chunk in read_chunks([Path(path)], ahead=True):
+        for _, chunk in read_chunks([Path(path)], numbers=numbers, ahead=True):
             outcomes = np.stack([chunk["gain"], chunk["gain_rel"]])
             rows = np.empty((len(chunk), WIDTH))
             signals = scale.stretched(chunk)
@@ -188,8 +190,9 @@ OTHERS = {"duckdb": duckdb, "polars": polars, "pandas": pandas}
 # --- taking turns ---------------------------------------------------------------------------------
 
 
-def child(name: str, path: str, cuts: Cuts) -> None:
-    """Runs one peer once, in this process, and prints what it took."""
+def child(name: str, small: str, path: str, cuts: Cuts) -> None:
+    """Runs one peer on a small file, then on the file, in this process; prints what that took."""
+    (OURS | OTHERS)[name](small, cuts)()  # machine code, plans and threads are there from now on
     work = (OURS | OTHERS)[name](path, cuts)
     cpu, wall = time.process_time(), time.perf_counter()
     totals = work()
@@ -203,11 +206,11 @@ def peak() -> float:
     return float(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1e3
 
 
-def run(python: str, name: str, path: Path, cuts: Cuts) -> dict[str, object]:
+def run(python: str, name: str, small: Path, path: Path, cuts: Cuts) -> dict[str, object]:
     """Runs one peer in a process of its own."""
     paths = [str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [python, __file__, "--child", name, str(path), json.dumps(cuts)],
+        [python, __file__, "--child", name, str(small), str(path), json.dumps(cuts)],
         capture_output=True,
         text=True,
         check=False,
@@ -224,7 +227,7 @@ def installed(python: str, name: str) -> bool:
     return done.returncode == 0
 
 
-def compare(path: Path, rounds: int, peers: str) -> None:
+def compare(small: Path, path: Path, rounds: int, peers: str) -> None:
     """Prints the table of all peers."""
     cuts = signal_cuts(path)
     pythons = dict.fromkeys(OURS, sys.executable)
@@ -234,7 +237,7 @@ def compare(path: Path, rounds: int, peers: str) -> None:
     found: dict[str, list[dict]] = {name: [] for name in pythons}
     for count in range(rounds + 1):
         for name, python in pythons.items():
-            took = run(python, name, path, cuts)
+            took = run(python, name, small, path, cuts)
             if count:
                 found[name].append(took)
     reference = found["products"][0]["totals"]
@@ -256,21 +259,17 @@ def show(found: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
         print(f"| {name} | " + " | ".join(f"{cell:.2f}" for cell in cells) + f" | {most:.0f} |")
 
 
-def memory(folder: Path, lengths: Sequence[int]) -> None:
+def memory(small: Path, folder: Path, lengths: Sequence[int]) -> None:
     """Prints time and peak of ours at several lengths."""
     from streaming_data import write_tokens
 
-    warm = folder / "warm.parquet"
-    write_tokens(warm, 10**4)
-    run(sys.executable, "all", warm, {})  # machine code is on disk from now on
-    warm.unlink()
     print("| rows | file MB | CPU s | wall s | peak MB |")
     print("|---|---|---|---|---|")
     for rows in lengths:
         path = folder / f"{rows}.parquet"
         if not path.exists():
             write_tokens(path, rows)
-        took = run(sys.executable, "all", path, {})
+        took = run(sys.executable, "all", small, path, {})
         size = path.stat().st_size / 1e6
         print(
             f"| {rows:.0e} | {size:.0f} | {took['cpu']:.1f} | {took['wall']:.1f} "
@@ -286,7 +285,9 @@ def signal_cuts(path: Path) -> dict[str, list[float]]:
     from diagnostics.statistics.streaming.read import read_chunks
 
     def read() -> list[dict]:
-        return ({name: chunk[name] for name in NAMES} for _, chunk in read_chunks([path]))
+        return (
+            {name: chunk[name] for name in NAMES} for _, chunk in read_chunks([path], numbers=NAMES)
+        )
 
     found = stream_quantiles(read, dict.fromkeys(NAMES, (0.05, 0.95)))
     return {name: values.tolist() for name, values in found.items()}
@@ -300,23 +301,24 @@ def main() -> None:
     parser.add_argument("--peers", default=sys.executable, help="a Python that has the peers")
     parser.add_argument("--memory", action="store_true", help="ours alone, 1e6 to --rows rows")
     parser.add_argument("--folder", type=Path, help="where files are written, and kept by name")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        child(given.child[0], given.child[1], json.loads(given.child[2]))
+        child(*given.child[:3], json.loads(given.child[3]))
         return
     from streaming_data import write_tokens
 
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.folder or Path(temporary)
+        folder, small = given.folder or Path(temporary), Path(temporary) / "small.parquet"
+        write_tokens(small, SMALL)
         if given.memory:
             lengths = [10**n for n in range(6, 10) if 10**n <= given.rows]
-            memory(folder, lengths)
+            memory(small, folder, lengths)
             return
         path = folder / f"{given.rows:.0f}.parquet"
         if not path.exists():
             write_tokens(path, int(given.rows))
-        compare(path, given.rounds, given.peers)
+        compare(small, path, given.rounds, given.peers)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ def loaded() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "library", ["torch", "transformers", "tokenizers", "matplotlib", "scipy", "patsy", "numba", "ray"]
+    "library",
+    ["torch", "transformers", "tokenizers", "matplotlib", "scipy", "patsy", "numba", "ray"],
 )
 def test_statistics_import_without(library: str, loaded: set[str]) -> None:
     assert library not in loaded

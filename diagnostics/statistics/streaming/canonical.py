@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
 from diagnostics.statistics.signals import context_hashes
-from diagnostics.statistics.streaming.chunks import NUMBERS, Chunk, Indices
+from diagnostics.statistics.streaming.chunks import Chunk, Indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,7 @@ def in_order(rows: Rows) -> Rows:
 
 def require_finite(rows: Rows, where: str) -> None:
     """Refuses NaN and infinity; names the context."""
-    for name in NUMBERS:
-        values = rows.columns[name]
+    for name, values in rows.columns.items():
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(values.sum()):
                 continue

@@ -33,20 +33,24 @@ PLACES = ("checkpoint", "prompt_id", "context_id")
 
 
 def read_chunks(
-    files: Sequence[Path], rows: int = ROWS, *, ahead: bool = False
+    files: Sequence[Path],
+    rows: int = ROWS,
+    *,
+    numbers: Sequence[str] = NUMBERS,
+    ahead: bool = False,
 ) -> Iterator[tuple[str, Chunk]]:
-    """(checkpoint, chunk) of token tables, in the order given.
+    """(checkpoint, chunk) of token tables, in the order given, with some columns of `numbers`.
 
     A chunk has about `rows` rows, more where one prompt has more. `ahead` decodes the next piece in
-    a thread of its own. Raises InputError for a file that
-    is missing, damaged, or no token table, for a null, for a number that is not finite and for a
-    row that is there twice, each with its place. That a prompt is in one chunk of a checkpoint
-    alone is not seen here. Columns that are not `HELD`
-    are valid until the next chunk is asked for.
+    a thread of its own. Columns that are not `HELD` are valid until the next chunk is asked for.
+
+    Raises InputError for a file that is missing, damaged, or no token table, for a null, for a
+    number that is not finite and for a row that is there twice, each with its place. That a prompt
+    is in one chunk of a checkpoint alone is not seen here.
     """
     held: list[_Piece] = []
-    room = _Room()
-    pieces = chain.from_iterable(_pieces(path, rows) for path in files)
+    room = _Room(len(numbers))
+    pieces = chain.from_iterable(_pieces(path, rows, numbers) for path in files)
     for piece in _ahead(pieces) if ahead else pieces:
         held.append(piece)
         if sum(len(p) for p in held) >= rows or held[0].checkpoint != piece.checkpoint:
@@ -112,23 +116,23 @@ def _ahead(pieces: Iterator[_Piece]) -> Iterator[_Piece]:
 class _Room:
     """Memory for the columns of a chunk, used again for the next: fresh pages cost as decoding."""
 
-    def __init__(self) -> None:
-        self._block = np.empty((len(NUMBERS), 0))
+    def __init__(self, columns: int) -> None:
+        self._block = np.empty((columns, 0))
 
     def columns(self, rows: int) -> Floats:
         """(columns, rows), whatever is in it."""
         if self._block.shape[1] < rows:
-            self._block = np.empty((len(NUMBERS), rows + rows // 8))
+            self._block = np.empty((len(self._block), rows + rows // 8))
         return self._block[:, :rows]
 
 
-def _pieces(path: Path, rows: int) -> Iterator[_Piece]:
+def _pieces(path: Path, rows: int, numbers: Sequence[str]) -> Iterator[_Piece]:
     """What a file holds, checkpoint by checkpoint, in pieces of at most `rows` rows."""
     try:
         file = open_tokens(path)
         for group in range(file.num_row_groups):
             for batch in file.iter_batches(
-                rows, row_groups=[group], columns=[*PLACES, "position", *NUMBERS], use_threads=False
+                rows, row_groups=[group], columns=[*PLACES, "position", *numbers], use_threads=False
             ):
                 yield from _by_checkpoint(str(path), batch)
     except (pa.ArrowException, OSError) as error:
@@ -212,7 +216,8 @@ def _by_checkpoint(where: str, batch: pa.RecordBatch) -> Iterator[_Piece]:
         np.asarray(batch[name].dictionary.take(pa.array(code[starts])).to_pylist(), dtype=object)
         for name, code in zip(PLACES, codes, strict=True)
     )
-    columns = {name: batch[name].to_numpy() for name in ("position", *NUMBERS)}
+    numbers = [name for name in batch.schema.names if name not in PLACES]
+    columns = {name: batch[name].to_numpy() for name in numbers}
     whole = _Piece(
         where=where,
         checkpoint=checkpoints[0],
@@ -231,7 +236,8 @@ def _chunk(pieces: Sequence[_Piece], room: _Room) -> Chunk:
     sizes = np.cumsum([0, *(len(piece) for piece in pieces)])
     columns = {"position": np.concatenate([p.columns["position"] for p in pieces])}
     block = room.columns(int(sizes[-1]))
-    for row, name in enumerate(NUMBERS):
+    numbers = [name for name in pieces[0].columns if name != "position"]
+    for row, name in enumerate(numbers):
         place = np.empty(sizes[-1]) if name in HELD else block[row]
         columns[name] = np.concatenate([p.columns[name] for p in pieces], out=place)
     prompts = np.concatenate([p.prompts for p in pieces])
