@@ -2,8 +2,9 @@
 
 Each peer runs in a process of its own, peers taking turns, round after round; the first round warms
 caches and is not counted. Each process meets a small file first, outside the clock (machine code,
-query plans, threads). Timed from the file to the numbers: CPU time of all threads, and wall time; memory is the peak of the whole process, libraries included. Ratios are medians over
-rounds of the ratio within a round. Every peer may use all processors.
+query plans, threads). Timed from the file to the numbers: CPU time of all threads, and wall time.
+Memory is the peak of the whole process, libraries included. Ratios are medians over rounds of the
+ratio within a round. Every peer may use all processors.
 
     decode     pyarrow reads the 16 columns that the statistics need, and does nothing
     all        ours: every statistic with its intervals (2,000 draws), from the files
@@ -12,7 +13,7 @@ rounds of the ratio within a round. Every peer may use all processors.
     polars     the same, lazily on its streaming engine
     pandas     the same, in memory
 
-Before the clock the products' totals are compared (`AGREEMENT`). Peers are looked for in the Python
+Before the table is printed totals are compared (`AGREEMENT`). Peers are looked for in the Python
 that `--peers` names (default: this one) and left out where they are not installed.
 
 Run: `OMP_NUM_THREADS=1 python benchmarks/streaming.py [--rows 1e7] [--rounds 3] [--peers PYTHON]`;
@@ -28,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -284,10 +285,9 @@ def signal_cuts(path: Path) -> dict[str, list[float]]:
     from diagnostics.statistics.quantiles import stream_quantiles
     from diagnostics.statistics.streaming.read import read_chunks
 
-    def read() -> list[dict]:
-        return (
-            {name: chunk[name] for name in NAMES} for _, chunk in read_chunks([path], numbers=NAMES)
-        )
+    def read() -> Iterator[dict]:
+        for _, chunk in read_chunks([path], numbers=NAMES):
+            yield {name: chunk[name] for name in NAMES}
 
     found = stream_quantiles(read, dict.fromkeys(NAMES, (0.05, 0.95)))
     return {name: values.tolist() for name, values in found.items()}

@@ -1,11 +1,11 @@
-"""Every statistic of a token table of any length, in memory that does not depend on its rows.
+"""Every statistic of a token table of any length, in memory that grows with its prompts alone.
 
 The files are decoded once (`store`) and passed over about five times: quantiles of the signals
 (`quantiles`), sums that need the normalised signals, cut points inside Q3 and of every budget, sums
 on each side of the cuts. What is left is sums per prompt, and every interval is made from those by
 the same estimators as in memory, so the numbers are those of `gaps`, `budgets` and `regression` on
 the same rows: kept sets and cut points are equal, sums are equal up to rounding. Memory is a budget
-of columns, one chunk, and some 4 kB a prompt.
+of columns, a chunk a thread, and some 7 kB a prompt.
 
 Norms and quadrants are made anew from the stream; the table's own columns of them are not read.
 Not covered: redone cut points in each draw (`redraw`), the report's noise floor.

@@ -1,7 +1,7 @@
 """Decoded chunks, to be read several times: in memory up to a budget, then in a scratch file.
 
-Reading raw columns back costs a seventh of decoding them again and writing them once about as much
-as one decoding (docs/out-of-memory.md), so from two further readings on the file pays. It has no
+Reading columns back costs an eighth of decoding them again, and writing them between a fifth of one
+decoding and one (docs/out-of-memory.md), so from two further readings on the file pays. It has no
 name in its folder and is gone with the process. Not covered: sharing between processes.
 """
 
