@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
-from diagnostics.ray_start import import_ray, start_ray
+from diagnostics.scoring.ray_start import import_ray, start_ray
 from diagnostics.scoring.rescore import Scorer
 from diagnostics.scoring.task import Task
 from diagnostics.scoring.worker import Job

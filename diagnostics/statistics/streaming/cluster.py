@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diagnostics.errors import InputError
-from diagnostics.ray_start import import_ray, start_ray
+from diagnostics.scoring.ray_start import import_ray, start_ray
 from diagnostics.statistics.streaming.scale import Load
 from diagnostics.statistics.streaming.team import AnyStep, Reader, StreamSettings
 
