@@ -15,14 +15,17 @@ from typer.testing import CliRunner
 
 from diagnostics.cli.app import app
 from diagnostics.errors import InputError
-from diagnostics.report.analysis import BUDGETS, TABLE_SELECTORS
+from diagnostics.report.analysis import BUDGETS, TABLE_SELECTORS, ReportSettings, analyse
 from diagnostics.report.rows import Piece, Start, table01, table05, table06, table08, table09
 from diagnostics.report.streamed import NAMES, token_paths, write_stream_tables
+from diagnostics.scoring.run import Run
 from diagnostics.statistics.bootstrap import Bootstrap
 from diagnostics.statistics.budgets import selections
 from diagnostics.statistics.streaming.team import StreamSettings
+from diagnostics.statistics.token_files import write_tokens
 
 DRAWS = Bootstrap(draws=100, seed=3)
+KEYS = ("checkpoint", "top_k", "proxy", "selector", "budget", "scope")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,28 @@ def test_tables_are_the_reports(frame: pd.DataFrame, tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(here, made[name], rtol=1e-10, atol=1e-10)
         there = pd.read_csv(tmp_path / "out" / f"{name}.csv")
         assert there.columns.tolist() == here.columns.tolist()
+
+
+def test_tables_of_a_runs_token_file_are_its_reports(small_run: Run, tmp_path: Path) -> None:
+    """From the file that `tokens` writes, row by row."""
+    path = tmp_path / "run.parquet"
+    write_tokens(path, small_run, 8)
+    settings = StreamSettings(seed=DRAWS.seed)
+    made = write_stream_tables([path], tmp_path / "out", settings, DRAWS)
+    whole = analyse([small_run], ReportSettings(top_k=8, draws=DRAWS.draws, seed=DRAWS.seed)).tables
+    for name in NAMES:
+        here = whole[name]
+        keys = [key for key in KEYS if key in made[name]]
+        if "top_k" in here:
+            here = here[here["top_k"] == 8]
+        if name == "table08":
+            here = here[here["selector"].isin(made[name]["selector"])]
+        assert len(here) == len(made[name])
+        both = here.drop(columns="run").merge(made[name], on=keys, suffixes=("", "_streamed"))
+        assert len(both) == len(here)
+        for column in made[name].columns.difference([*keys, "run"]):
+            other = both[f"{column}_streamed"].rename(column)
+            pd.testing.assert_series_equal(both[column], other, rtol=1e-9, atol=1e-10)
 
 
 def test_command_writes_the_tables_of_a_folder(frame: pd.DataFrame, tmp_path: Path) -> None:
