@@ -70,7 +70,7 @@ def everything(path: str, cuts: Cuts) -> Answer:
     """All statistics of the stream."""
     from diagnostics.statistics import ranks_compiled  # noqa: F401  (its machine code)
     from diagnostics.statistics.stream import stream_statistics
-    from diagnostics.statistics.streaming import compiled_keys  # noqa: F401
+    from diagnostics.statistics.streaming import keys_compiled  # noqa: F401
 
     def work() -> list[float]:
         stream_statistics([Path(path)])
@@ -83,7 +83,7 @@ def products(path: str, cuts: Cuts) -> Answer:
     """Ours: one pass for the products alone."""
     import numpy as np
 
-    from diagnostics.statistics.streaming import compiled
+    from diagnostics.statistics.streaming import sums_compiled as compiled
     from diagnostics.statistics.streaming.read import read_chunks
     from diagnostics.statistics.streaming.scale import Scale
     from diagnostics.statistics.streaming.steps import prompt_products

@@ -14,8 +14,8 @@ COMPILED = (  # imported when used: they load numba
     "medians_compiled",
     "ranks_compiled",
     "redraw_compiled",
-    "streaming.compiled",
-    "streaming.compiled_keys",
+    "streaming.keys_compiled",
+    "streaming.sums_compiled",
 )
 FOLDER = Path(diagnostics.__file__).parent / "statistics"
 FOUND = {

@@ -34,14 +34,14 @@ from diagnostics.statistics.streaming.scale import SCALED
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-FORMS = (single, product, incompatible, soft_or, entropy_or_teachability)  # as in `compiled`
+FORMS = (single, product, incompatible, soft_or, entropy_or_teachability)  # as in `keys_compiled`
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
     """What a selector ranks the positions of a chunk by; the least is kept first.
 
-    Fields: `rule` what `compiled` needs to score a row, None for `random`; `rows` (n,) of the
+    Fields: `rule` what `keys_compiled` needs to score a row, None for `random`; `rows` (n,) of the
     chunk, those of Q3 for a rule that keeps none outside, None for all; `first` (n,) first words.
     """
 
@@ -54,7 +54,7 @@ class Keys:
     @classmethod
     def of(cls, selector: Selector, chunk: Chunk, signals: Floats, q3: Indices, seed: int) -> Keys:
         """The keys of a chunk with its stretched signals (4, pos)."""
-        from diagnostics.statistics.streaming import compiled_keys as compiled
+        from diagnostics.statistics.streaming import keys_compiled as compiled
 
         out = np.empty(len(chunk))
         if selector == "random":
@@ -75,7 +75,7 @@ class Keys:
 
     def rest(self, keys: Indices) -> Sequence[Words]:
         """The other words of some ascending keys: tie-break and identity."""
-        from diagnostics.statistics.streaming import compiled_keys as compiled
+        from diagnostics.statistics.streaming import keys_compiled as compiled
 
         rows, chunk = self.chunk_rows(keys), self.chunk
         if self.rule is None:

@@ -64,7 +64,7 @@ class Reduce:
         self.cuts.add(chunk, signals, np.flatnonzero(quadrant == 3), self.seed)
 
     def _regressions(self, chunk: Chunk, signals: Floats, quadrant: NDArray[np.int8]) -> None:
-        from diagnostics.statistics.streaming import compiled
+        from diagnostics.statistics.streaming import sums_compiled as compiled
 
         outcomes = np.stack([chunk["gain"], chunk["gain_rel"]])
         relative, ends, centre = chunk["relative_position"], chunk.ends(), self.scale.centre()
@@ -80,7 +80,7 @@ class Reduce:
             self.ends_q3[1] = np.maximum(self.ends_q3[1], high + centre[1:9])
 
     def _quadrants(self, chunk: Chunk, quadrant: NDArray[np.int8]) -> None:
-        from diagnostics.statistics.streaming import compiled
+        from diagnostics.statistics.streaming import sums_compiled as compiled
 
         out = np.zeros((len(chunk.prompts), 8))
         raw = np.stack([chunk[name] for name in ("entropy", "kl_0", "compatibility")])
@@ -88,7 +88,7 @@ class Reduce:
         self.quadrants.append(out)
 
     def _matched(self, chunk: Chunk, signals: Floats, quadrant: NDArray[np.int8]) -> None:
-        from diagnostics.statistics.streaming import compiled
+        from diagnostics.statistics.streaming import sums_compiled as compiled
 
         prompts = len(chunk.prompts)
         rows, ends = np.empty(len(chunk), dtype=np.int64), np.zeros(prompts + 1, dtype=np.int64)
@@ -202,7 +202,7 @@ class Split:
         quadrant: NDArray[np.int8],
         outcomes: Floats,
     ) -> None:
-        from diagnostics.statistics.streaming import compiled_keys as compiled
+        from diagnostics.statistics.streaming import keys_compiled as compiled
 
         ends, budgets, chosen = keys.chunk.ends(), len(kept.last), kept.candidates(keys)
         out, means = np.zeros((len(ends) - 1, 3 * budgets)), np.zeros((budgets, 4))
@@ -253,7 +253,7 @@ def prompt_products(rows: Floats, ends: Indices) -> Floats:
 
 def _sums(rows: Indices, column: Indices, outcomes: Floats, ends: Indices, columns: int) -> Floats:
     """Sums of [1, outcomes] of ascending `rows` in each prompt, (p, columns * 3)."""
-    from diagnostics.statistics.streaming import compiled
+    from diagnostics.statistics.streaming import sums_compiled as compiled
 
     out = np.zeros((len(ends) - 1, columns * 3))
     compiled.add_rows(outcomes, rows, column, ends, out)

@@ -2,7 +2,7 @@
 
 Each is a second form of array functions that the in-memory statistics use, and is held to them bit
 for bit by tests: `normalize.norm`, `tokens.derived`, `gaps.matched_pairs`.
-Imported only when used. Not covered: what selectors rank by (`compiled_keys`), quantiles.
+Imported only when used. Not covered: what selectors rank by (`keys_compiled`), quantiles.
 """
 
 from __future__ import annotations

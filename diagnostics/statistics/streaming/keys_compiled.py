@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diagnostics.scoring.reduce_compiled import machine_code
-from diagnostics.statistics.streaming.compiled import clipped
+from diagnostics.statistics.streaming.sums_compiled import clipped
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
