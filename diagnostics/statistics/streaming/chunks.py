@@ -70,8 +70,10 @@ class Chunk:
         return held if self._lists_positions() else _counted(self.run_ends, held)
 
     def places(self) -> tuple[Indices, NDArray[np.uint64], NDArray[np.int32], bool]:
-        """What `keys_compiled` makes identities of: contexts' edges and hashes, positions as held, and
-        whether those are of every row."""
+        """What `keys_compiled` makes identities of.
+
+        Contexts' edges and hashes, positions as held, and whether those are of every row.
+        """
         return self.run_ends, self.hashes, self.columns["position"], self._lists_positions()
 
     def positions(self, rows: Indices) -> NDArray[np.int32]:
