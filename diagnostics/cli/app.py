@@ -331,3 +331,38 @@ def report(
     )
     page = write_report([open_run(run) for run in runs], out, settings)
     typer.echo(f"Report: {page}")
+
+
+@app.command()
+def tables(
+    tokens: Annotated[list[Path], typer.Argument(help="Token tables, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder of the CSV files.")],
+    draws: Annotated[int, typer.Option(min=100, help="Bootstrap draws.")] = 2000,
+    seed: Seed = 0,
+    memory: Annotated[int, typer.Option(min=0, help="MB of columns held in memory.")] = 629,
+    scratch: Annotated[
+        Path | None, typer.Option(help="Folder of the scratch file for the rest.")
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="Read the files on so many workers of a Ray.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="The Ray cluster; default: one on this machine.")
+    ] = None,
+) -> None:
+    """Write tables 1, 5, 6, 8 and 9 of token tables of any size, in little memory."""
+    from diagnostics.report.streamed import token_paths, write_stream_tables
+    from diagnostics.statistics.bootstrap import Bootstrap
+    from diagnostics.statistics.streaming.team import StreamSettings
+
+    files = token_paths(tokens)
+    settings = StreamSettings(seed=seed, memory=memory * 10**6, scratch=scratch)
+    team = None
+    if ray_workers:
+        from diagnostics.statistics.streaming.cluster import RayTeam
+
+        team = partial(RayTeam, workers=ray_workers, address=ray_address)
+    bootstrap = Bootstrap(draws=draws, seed=seed)
+    found = write_stream_tables(files, out, settings, bootstrap, team=team)
+    positions = int(found["table05"]["n_positions"].sum())
+    typer.echo(f"{out}: {', '.join(found)} of {positions} positions")

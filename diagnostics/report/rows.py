@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 from diagnostics.report.noise import Row
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.bootstrap import Bootstrap, Interval, interval
-from diagnostics.statistics.budgets import kept_means, top_ns
+from diagnostics.statistics.budgets import TopN, kept_means, top_ns
 from diagnostics.statistics.estimators import Estimator, Mean
-from diagnostics.statistics.gaps import matched_gap, support_gap
+from diagnostics.statistics.gaps import Gap, MatchedGap, matched_gap, support_gap
 from diagnostics.statistics.headlines import BUDGET, Headline, Shared, headline
 from diagnostics.statistics.noise import NoiseFloor, counts_against
 from diagnostics.statistics.recommend import recommended_interval
@@ -118,57 +117,81 @@ def kind_counts(run: Run, kind: str) -> bool:
 def table01(piece: Piece) -> list[Row]:
     """Context and teacher robustness: the gap inside Q3 and the matched one."""
     frame = piece.frame
-    row = piece.key | {
-        "top_k": piece.top_k,
-        "n_contexts": frame["context_id"].nunique(),
-        "n_positions": len(frame),
-        "n_q3": int((frame["quadrant"] == 3).sum()),
-    }
-    extra: dict[str, Any] = {}
-    for outcome, suffix in OUTCOMES:
-        gap = support_gap(frame, "compatibility", piece.bootstrap, outcome=outcome)
-        matched = matched_gap(
+    gaps = [
+        support_gap(frame, "compatibility", piece.bootstrap, outcome=outcome)
+        for outcome, _ in OUTCOMES
+    ]
+    matched = [
+        matched_gap(
             frame, "compatibility", piece.bootstrap, outcome=outcome, pairs=piece.start.pairs
         )
-        row |= spread("gap", gap.gap, suffix) | spread("matched_gap", matched.gap, suffix)
-        after = matched.balance["difference_after"].abs().max()
-        extra = {
-            "pairs": matched.pairs,
-            "prompt_share": matched.prompt_share,
-            "largest_imbalance": after,
-            "tied_share": gap.tied_share,
-        }
-    return [row | extra]
+        for outcome, _ in OUTCOMES
+    ]
+    contexts = frame["context_id"].nunique()
+    return [table01_row(piece.key, piece.top_k, contexts, len(frame), gaps, matched)]
+
+
+def table01_row(
+    key: Row,
+    top_k: int,
+    contexts: int,
+    positions: int,
+    gaps: Sequence[Gap],
+    matched: Sequence[MatchedGap],
+) -> Row:
+    """Table 1's row from a gap and a matched gap of each outcome."""
+    row = key | {"top_k": top_k, "n_contexts": contexts, "n_positions": positions}
+    row |= {"n_q3": gaps[0].n_positions}
+    for (_, suffix), gap, pairs in zip(OUTCOMES, gaps, matched, strict=True):
+        row |= spread("gap", gap.gap, suffix) | spread("matched_gap", pairs.gap, suffix)
+    return row | {
+        "pairs": matched[-1].pairs,
+        "prompt_share": matched[-1].prompt_share,
+        "largest_imbalance": matched[-1].balance["difference_after"].abs().max(),
+        "tied_share": gaps[-1].tied_share,
+    }
 
 
 def table05(piece: Piece) -> list[Row]:
     """Inventory."""
-    prompts = piece.frame["prompt_id"].nunique()
-    row = piece.key | {
-        "n_contexts": piece.frame["context_id"].nunique(),
+    frame = piece.frame
+    contexts, prompts = (frame[name].nunique() for name in ("context_id", "prompt_id"))
+    return [table05_row(piece.key, contexts, prompts, len(frame))]
+
+
+def table05_row(key: Row, contexts: int, prompts: int, positions: int) -> Row:
+    """Table 5's row from counts."""
+    return key | {
+        "n_contexts": contexts,
         "n_prompts": prompts,
-        "n_positions": len(piece.frame),
+        "n_positions": positions,
         "use": "main" if prompts >= MAIN_PROMPTS else "boundary only",
     }
-    return [row]
 
 
 def table06(piece: Piece) -> list[Row]:
     """The gap inside Q3 by each proxy of support."""
     rows = []
     for proxy in PROXIES:
-        row: Row = piece.key | {"top_k": piece.top_k, "proxy": proxy}
-        for outcome, suffix in OUTCOMES:
-            gap = support_gap(piece.frame, proxy, piece.bootstrap, outcome=outcome)
-            row |= {"n_positions": gap.n_positions} | spread("gap", gap.gap, suffix)
-            row |= {"tied_share": gap.tied_share, "n_high": gap.n_high, "n_low": gap.n_low}
-        rows.append(row)
+        gaps = [
+            support_gap(piece.frame, proxy, piece.bootstrap, outcome=outcome)
+            for outcome, _ in OUTCOMES
+        ]
+        rows.append(table06_row(piece.key, piece.top_k, gaps))
     return rows
+
+
+def table06_row(key: Row, top_k: int, gaps: Sequence[Gap]) -> Row:
+    """Table 6's row of one proxy from its gap for each outcome."""
+    row = key | {"top_k": top_k, "proxy": gaps[0].proxy}
+    for (_, suffix), gap in zip(OUTCOMES, gaps, strict=True):
+        row |= {"n_positions": gap.n_positions} | spread("gap", gap.gap, suffix)
+        row |= {"tied_share": gap.tied_share, "n_high": gap.n_high, "n_low": gap.n_low}
+    return row
 
 
 def table08(piece: Piece) -> list[Row]:
     """Exact top-N of each selector at each budget."""
-    rows = []
     by_gain, by_rel = (
         top_ns(
             piece.frame,
@@ -179,19 +202,29 @@ def table08(piece: Piece) -> list[Row]:
         )
         for outcome, _ in OUTCOMES
     )
-    for made, rel in zip(by_gain, by_rel, strict=True):
-        row = piece.key | {"top_k": piece.top_k, "selector": made.selector, "budget": made.budget}
-        row |= {"n_kept": made.n_kept} | spread("gain", made.gain)
-        row |= {name: getattr(made, name) for name in KEPT_COLUMNS}
-        rows.append(row | spread("gain", rel.gain, "_rel"))
-    return rows
+    pairs = zip(by_gain, by_rel, strict=True)
+    return [table08_row(piece.key, piece.top_k, pair) for pair in pairs]
+
+
+def table08_row(key: Row, top_k: int, kept: Sequence[TopN]) -> Row:
+    """Table 8's row of one selector at one budget from its record for each outcome."""
+    made = kept[0]
+    row = key | {"top_k": top_k, "selector": made.selector, "budget": made.budget}
+    row |= {"n_kept": made.n_kept} | spread("gain", made.gain)
+    row |= {name: getattr(made, name) for name in KEPT_COLUMNS}
+    return row | spread("gain", kept[-1].gain, OUTCOMES[-1][1])
 
 
 def table09(piece: Piece, scope: Scope) -> list[Row]:
     """The regression in one scope."""
-    row = piece.key | {"top_k": piece.top_k, "scope": scope}
-    for outcome, suffix in OUTCOMES:
-        fit = piece.fit(scope, outcome)
+    fits = [piece.fit(scope, outcome) for outcome, _ in OUTCOMES]
+    return [table09_row(piece.key, piece.top_k, fits)]
+
+
+def table09_row(key: Row, top_k: int, fits: Sequence[Decomposition]) -> Row:
+    """Table 9's row of one scope from its regression for each outcome."""
+    row = key | {"top_k": top_k, "scope": fits[0].scope}
+    for (_, suffix), fit in zip(OUTCOMES, fits, strict=True):
         row |= {"n_positions": fit.n_positions, "n_q3": fit.n_q3}
         row |= {f"beta_l{suffix}": fit.beta_l.estimate, f"beta_i{suffix}": fit.beta_i.estimate}
         row |= spread("gap", fit.gap, suffix)
@@ -202,7 +235,7 @@ def table09(piece: Piece, scope: Scope) -> list[Row]:
         for name in ("beta_l", "beta_i", "delta_r2_decomposed", "delta_r2_compatibility"):
             value: Interval = getattr(fit, name)
             row |= {f"{name}_low{suffix}": value.low, f"{name}_high{suffix}": value.high}
-    return [row]
+    return row
 
 
 def checkpoint_rows(piece: Piece, floors: Sequence[NoiseFloor]) -> list[Row]:

@@ -7,8 +7,6 @@ see under the same path, as it must the models.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
+from diagnostics.scoring.ray_start import import_ray, start_ray
 from diagnostics.scoring.rescore import Scorer
 from diagnostics.scoring.task import Task
 from diagnostics.scoring.worker import Job
@@ -33,10 +32,10 @@ class OnRay:
 
     def __init__(self, task: Task, workers: int, address: str | None = None) -> None:
         self.task, self.workers = task, workers
-        self._ray = _import_ray()
+        self._ray = import_ray()
         self._started = not self._ray.is_initialized()
         if self._started:
-            _start(self._ray, workers, address)
+            start_ray(self._ray, workers, address)
 
     def run(self, job: Job, parts: Sequence[int]) -> None:
         """Scores these parts of a job on the actors. Raises the first InputError of any."""
@@ -80,35 +79,3 @@ class Actor:
         except InputError as error:
             words = {name: getattr(error, name) for name in words}
         return {name: np.array([text]) for name, text in words.items()}
-
-
-def _import_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise InputError(
-            where="--ray-workers",
-            expected="the package ray",
-            got="none installed",
-            fix="pip install 'fixed-context-diagnostics[ray]'",
-        ) from error
-    return ray
-
-
-def _start(ray: Any, workers: int, address: str | None) -> None:
-    """Joins a cluster, or begins a Ray of this machine with a CPU for every actor and one more."""
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    local = not address and "RAY_ADDRESS" not in os.environ
-    size = {"num_cpus": max(workers + 1, os.cpu_count() or 1)} if local else {}
-    try:
-        ray.init(address=address, include_dashboard=False if local else None, **size)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(
-            where=f"--ray-address {address or os.environ.get('RAY_ADDRESS', 'local')}",
-            expected="a Ray cluster that answers",
-            got=" ".join(str(error).split())[:120],
-            fix="start one (`ray start --head`) or leave --ray-address out",
-        ) from error

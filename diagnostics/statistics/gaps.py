@@ -62,13 +62,38 @@ def in_q3(frame: pd.DataFrame) -> NDArray[np.bool_]:
     """Which rows lie in Q3, (pos,). Raises InputError when none does."""
     rows: NDArray[np.bool_] = (frame["quadrant"] == 3).to_numpy()
     if not rows.any():
-        raise InputError(
-            where="token table",
-            expected="positions in Q3 (low entropy, high KL)",
-            got="none",
-            fix="score more contexts",
-        )
+        raise without_q3()
     return rows
+
+
+def without_q3() -> InputError:
+    """What a table without positions in Q3 is refused with."""
+    return InputError(
+        where="token table",
+        expected="positions in Q3 (low entropy, high KL)",
+        got="none",
+        fix="score more contexts",
+    )
+
+
+def constant_proxy(proxy: str, value: float) -> InputError:
+    """What a proxy of one value in Q3 is refused with."""
+    return InputError(
+        where=f"gap by {proxy}",
+        expected="a proxy that varies in Q3",
+        got=f"{value:g} everywhere",
+        fix="choose a smaller support size or another proxy",
+    )
+
+
+def without_pairs(proxy: str) -> InputError:
+    """What a table without a matched pair is refused with."""
+    return InputError(
+        where=f"matched gap by {proxy}",
+        expected="a prompt with Q3 positions above and not above its median",
+        got="none",
+        fix="score longer or more contexts",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +152,7 @@ def support_split(frame: pd.DataFrame, proxy: str, cuts: tuple[float, float] = T
     require_finite(values[rows], proxy, frame, rows)
     low_cut, high_cut = np.quantile(values[rows], cuts)
     if values[rows].min() == values[rows].max():
-        raise InputError(
-            where=f"gap by {proxy}",
-            expected="a proxy that varies in Q3",
-            got=f"{values[rows][0]:g} everywhere",
-            fix="choose a smaller support size or another proxy",
-        )
+        raise constant_proxy(proxy, float(values[rows][0]))
     high, low = rows & (values >= high_cut), rows & (values <= low_cut)
     tied = rows & ((values == high_cut) | (values == low_cut))
     return Split(rows=rows, high=high, low=low, tied=tied)
@@ -215,12 +235,7 @@ def matched_pairs(frame: pd.DataFrame, proxy: str, clusters: Clusters | None = N
     found = [_pairs(above, points, start, end) for start, end in pairwise(edges)]
     high, low = (np.concatenate(side) for side in zip(*found, strict=True))
     if not len(high):
-        raise InputError(
-            where=f"matched gap by {proxy}",
-            expected="a prompt with Q3 positions above and not above its median",
-            got="none",
-            fix="score longer or more contexts",
-        )
+        raise without_pairs(proxy)
     return Pairs(high=rows[high], low=rows[low], rows=rows, above=above)
 
 
@@ -238,17 +253,26 @@ def _pairs(
 
 def _balance(points: Floats, pairs: Pairs) -> pd.DataFrame:
     """Covariate balance before and after matching, for covariates (pos, 3)."""
-    spread = points[pairs.rows].std(axis=0)
-    all_low = points[pairs.rows[~pairs.above]].mean(axis=0)
-    matched, high = points[pairs.low].mean(axis=0), points[pairs.high].mean(axis=0)
+    return balance_frame(
+        spread=points[pairs.rows].std(axis=0),
+        high=points[pairs.high].mean(axis=0),
+        all_low=points[pairs.rows[~pairs.above]].mean(axis=0),
+        matched_low=points[pairs.low].mean(axis=0),
+    )
+
+
+def balance_frame(
+    *, spread: Floats, high: Floats, all_low: Floats, matched_low: Floats
+) -> pd.DataFrame:
+    """The balance table from the covariates' deviation in Q3 and their means, (3,) each."""
     safe = np.where(spread > 0, spread, 1.0)
     return pd.DataFrame(
         {
             "covariate": COVARIATES,
             "high_mean": high,
             "low_mean": all_low,
-            "matched_low_mean": matched,
+            "matched_low_mean": matched_low,
             "difference_before": (high - all_low) / safe,
-            "difference_after": (high - matched) / safe,
+            "difference_after": (high - matched_low) / safe,
         }
     )

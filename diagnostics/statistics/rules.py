@@ -36,50 +36,55 @@ class Rule:
     """How a selector ranks.
 
     Fields: `needs`, names of the signals that `score` takes, in its order; `score` gives (score,
-    tie-break), each (pos,), larger first; `up` ranks by the smallest instead; `q3` keeps none
-    outside Q3; `floor` keeps floor(rho N) instead of ceil(rho N).
+    tie-break), each (pos,), larger first; `of` gives the same from signals that are `stretched`
+    already, None where the rule scales otherwise; `up` ranks by the smallest instead; `q3` keeps
+    none outside Q3; `floor` keeps floor(rho N) instead of ceil(rho N).
     """
 
     needs: tuple[str, ...]
     score: Callable[..., Scored]
+    of: Callable[..., Scored] | None = None
     up: bool = False
     q3: bool = False
     floor: bool = False
 
     def __call__(self, *signals: Floats | int) -> Scored:
         """(score, tie-break), each (pos,), larger first, of the signals in `needs`."""
-        score, tie_break = self.score(*signals)
+        return self._turned(self.score(*signals))
+
+    def ranked(self, *stretched_signals: Floats) -> Scored:
+        """The same from the signals in `needs` before clipping; only for a rule that has `of`."""
+        assert self.of is not None
+        return self._turned(self.of(*stretched_signals))
+
+    def _turned(self, scored: Scored) -> Scored:
+        score, tie_break = scored
         return (-score, -tie_break) if self.up else (score, tie_break)
 
 
-def single(signal: Floats) -> Scored:
-    """z~ of one signal (pos,) (Eq. 14)."""
-    z = stretched(signal)
+def single(z: Floats) -> Scored:
+    """z~ of one stretched signal (pos,) (Eq. 14)."""
     return _clip(z), z
 
 
-def product(disagreement: Floats, compatibility: Floats) -> Scored:
+def product(d: Floats, c: Floats) -> Scored:
     """D^L = D~ C~ (Eq. 12)."""
-    d, c = stretched(disagreement), stretched(compatibility)
     return _clip(d) * _clip(c), _unclipped_product(d, c)
 
 
-def incompatible(disagreement: Floats, compatibility: Floats) -> Scored:
+def incompatible(d: Floats, c: Floats) -> Scored:
     """D^I = D~ (1 - C~) (Eq. 12)."""
-    d, c = stretched(disagreement), stretched(compatibility)
     return _clip(d) * (1.0 - _clip(c)), _unclipped_product(d, 1.0 - c)
 
 
-def soft_or(entropy: Floats, disagreement: Floats) -> Scored:
+def soft_or(h: Floats, d: Floats) -> Scored:
     """H~ + D~ - H~ D~ (Eq. 15)."""
-    h, d = stretched(entropy), stretched(disagreement)
     return _either(_clip(h), _clip(d)), h + d
 
 
-def entropy_or_teachability(entropy: Floats, disagreement: Floats, compatibility: Floats) -> Scored:
+def entropy_or_teachability(h: Floats, d: Floats, c: Floats) -> Scored:
     """H~ + s - H~ s with s = D~ C~ (Eq. 16)."""
-    h = stretched(entropy)
-    learnable, beyond = product(disagreement, compatibility)
+    learnable, beyond = product(d, c)
     return _either(_clip(h), learnable), h + beyond
 
 
@@ -119,20 +124,30 @@ _D = ("disagreement",)
 _C = ("compatibility",)
 _DC = ("disagreement", "compatibility")
 
+
+def _rule(of: Callable[..., Scored], *needs: str, up: bool = False, q3: bool = False) -> Rule:
+    """A rule that ranks by stretched signals."""
+
+    def score(*signals: Floats) -> Scored:
+        return of(*(stretched(signal) for signal in signals))
+
+    return Rule(needs=needs, score=score, of=of, up=up, q3=q3)
+
+
 RULES: dict[str, Rule] = {
-    "teachability": Rule(needs=_DC, score=product),
-    "teachability+entropy": Rule(needs=("entropy", *_DC), score=entropy_or_teachability),
-    "kl": Rule(needs=_D, score=single),
-    "incompatible": Rule(needs=_DC, score=incompatible),
-    "entropy": Rule(needs=("entropy",), score=single),
-    "tip": Rule(needs=("entropy", *_D), score=soft_or),
-    "compatibility": Rule(needs=_C, score=single),
-    "q3": Rule(needs=_D, score=single, q3=True),
-    "q3+high-c": Rule(needs=_C, score=single, q3=True),
-    "q3+low-c": Rule(needs=_C, score=single, q3=True, up=True),
-    "q3+high-dl": Rule(needs=_DC, score=product, q3=True),
-    "q3+low-dl": Rule(needs=_DC, score=product, q3=True, up=True),
-    "q3+high-di": Rule(needs=_DC, score=incompatible, q3=True),
+    "teachability": _rule(product, *_DC),
+    "teachability+entropy": _rule(entropy_or_teachability, "entropy", *_DC),
+    "kl": _rule(single, *_D),
+    "incompatible": _rule(incompatible, *_DC),
+    "entropy": _rule(single, "entropy"),
+    "tip": _rule(soft_or, "entropy", *_D),
+    "compatibility": _rule(single, *_C),
+    "q3": _rule(single, *_D, q3=True),
+    "q3+high-c": _rule(single, *_C, q3=True),
+    "q3+low-c": _rule(single, *_C, q3=True, up=True),
+    "q3+high-dl": _rule(product, *_DC, q3=True),
+    "q3+low-dl": _rule(product, *_DC, q3=True, up=True),
+    "q3+high-di": _rule(incompatible, *_DC, q3=True),
     "tip-original": Rule(needs=("entropy", "reverse_kl_0"), score=tip_original, floor=True),
     "q3-tip": Rule(needs=("kl_0", "entropy", "vocabulary"), score=q3_tip),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,15 +47,28 @@ class Signals:
 def identities(context_ids: pd.Series, positions: NDArray[np.int32]) -> NDArray[np.uint64]:
     """Stable 64-bit hashes of (context, position), (pos,), the same on every machine."""
     codes, names = pd.factorize(context_ids)
+    return identities_from(context_hashes(names)[codes], positions)
+
+
+def context_hashes(names: Iterable[str]) -> NDArray[np.uint64]:
+    """A hash of each context id, (contexts,)."""
     digests = [hashlib.blake2b(str(n).encode(), digest_size=8).digest() for n in names]
-    bases = np.frombuffer(b"".join(digests), dtype="<u8")
-    return _mix(bases[codes] + _mix(positions.astype(np.uint64)))
+    return np.frombuffer(b"".join(digests), dtype="<u8")
+
+
+def identities_from(hashes: NDArray[np.uint64], positions: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """`identities` from each row's context hash, (pos,)."""
+    return _mix(hashes + _mix(positions.astype(np.uint64)))
 
 
 def uniform(identity: NDArray[np.uint64], seed: int) -> Floats:
     """Random numbers (pos,), uniform over [0, 2^64], of each identity and the seed alone."""
-    mixed = _mix(identity + _mix(np.array([seed % 2**64], dtype=np.uint64)))
-    return mixed.astype(np.float64)
+    return _mix(identity + seed_hash(seed)).astype(np.float64)
+
+
+def seed_hash(seed: int) -> NDArray[np.uint64]:
+    """What `uniform` adds to an identity, (1,)."""
+    return _mix(np.array([seed % 2**64], dtype=np.uint64))
 
 
 def needed(name: str, signal: str, signals: Signals) -> Any:

@@ -195,10 +195,10 @@ def quadrants_at(
     entropy: Floats, kl_0: Floats, entropy_cut: float, kl_cut: float
 ) -> NDArray[np.int8]:
     """`quadrants` for given cuts."""
-    low_entropy, high_kl = entropy <= entropy_cut, kl_0 >= kl_cut
-    return np.where(high_kl, np.where(low_entropy, 3, 1), np.where(low_entropy, 4, 2)).astype(
-        np.int8
-    )
+    low_entropy = (entropy <= entropy_cut).astype(np.int8)
+    high_kl = (kl_0 >= kl_cut).astype(np.int8)
+    two = np.int8(2)
+    return np.asarray(two + two * low_entropy - high_kl)  # (low, high): 00 2, 10 4, 01 1, 11 3
 
 
 def _norm(raw: Mapping[str, Any], name: str, cuts: Cuts, epsilon: Epsilon = "always") -> Floats:

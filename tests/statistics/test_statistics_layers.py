@@ -10,9 +10,18 @@ import pytest
 
 import diagnostics
 
-COMPILED = ("medians_compiled", "redraw_compiled")  # imported when used: they load numba
+COMPILED = (  # imported when used: they load numba
+    "medians_compiled",
+    "ranks_compiled",
+    "redraw_compiled",
+    "streaming.keys_compiled",
+    "streaming.sums_compiled",
+)
 FOLDER = Path(diagnostics.__file__).parent / "statistics"
-MODULES = tuple(sorted({path.stem for path in FOLDER.glob("[a-z]*.py")} - set(COMPILED)))
+FOUND = {
+    ".".join(path.relative_to(FOLDER).with_suffix("").parts) for path in FOLDER.rglob("[a-z]*.py")
+}
+MODULES = tuple(sorted(FOUND - set(COMPILED)))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +38,8 @@ def loaded() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "library", ["torch", "transformers", "tokenizers", "matplotlib", "scipy", "patsy", "numba"]
+    "library",
+    ["torch", "transformers", "tokenizers", "matplotlib", "scipy", "patsy", "numba", "ray"],
 )
 def test_statistics_import_without(library: str, loaded: set[str]) -> None:
     assert library not in loaded
