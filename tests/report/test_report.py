@@ -131,7 +131,8 @@ def test_answers_say_what_their_intervals_say(results: Results) -> None:
             if (a.checkpoint, a.question, a.outcome) == ("one", "beta", outcome)
         )
         assert answer.value.estimate == pytest.approx(row[f"gap{suffix}"], rel=1e-12)
-        assert answer.value.low == pytest.approx(row[f"gap_low{suffix}"], rel=1e-12)
+        assert (answer.value.kind, answer.value.reason) == ("cr3", "")
+        assert answer.verdict() == answer.value.verdict(answer.noise)
 
 
 @pytest.mark.parametrize(
