@@ -1,6 +1,6 @@
 """How often nominal 95 % intervals hold the truth: every kind, every headline number.
 
-Banks come from `synthetic.py`. The truth of a number is its value in very large banks of the same
+Banks come from `processes.py`. The truth of a number is its value in very large banks of the same
 process; a small bank's cuts and norms are estimated as its gains are, and what they add to the
 error counts here. In the placebo bank D^L and D^I are exchangeable within prompts, so what compares
 them has the truth 0. Prints the tables of docs/coverage.md, in about 20 minutes of one core.
@@ -14,13 +14,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
-from replicates import WAYS, Cell, Floats, Key, every_way, tally
-from synthetic import synthetic_bank
+from processes import BANKS, Bank
+from replicates import WAYS, Cell, Key, every_way, tally
 
 from diagnostics.statistics.bootstrap import Bootstrap, Interval, bands, interval
 from diagnostics.statistics.clusters import prompt_clusters
@@ -28,11 +27,9 @@ from diagnostics.statistics.estimators import Estimator, estimate
 from diagnostics.statistics.gaps import masked_mean
 from diagnostics.statistics.headlines import HEADLINES, Headline, Shared, headline
 from diagnostics.statistics.redraw import redrawn
-from diagnostics.statistics.tokens import derived
 
-REPLICATES = {10: 1000, 30: 1000, 100: 1000, 300: 400}  # by prompts of a bank
-QUICK = 200
-ROLLOUTS, POSITIONS = 2, 48  # means, of a prompt and of a rollout
+PROMPTS = (10, 30, 100, 300)
+REPLICATES, QUICK = 1000, 200
 LARGE, LARGE_BANKS = 10_000, 6  # prompts of a bank that gives the truth, and how many such banks
 FAMILY = 12
 REDONE: dict[Headline, str] = {  # names in `redraw.Redrawn`
@@ -41,58 +38,6 @@ REDONE: dict[Headline, str] = {  # names in `redraw.Redrawn`
     "beta_q3": "beta_gap_q3",
     "gap": "support_gap",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bank:
-    """A process: `about` it, `options` of `synthetic_bank`, `change` of what that gives, and the
-    numbers whose truth is 0 by construction."""
-
-    about: str
-    options: Mapping[str, float | bool]
-    change: Callable[[np.random.Generator, pd.DataFrame], pd.DataFrame] | None = None
-    zero: frozenset[str] = field(default_factory=frozenset)
-
-    def draw(self, rng: np.random.Generator, prompts: int) -> pd.DataFrame:
-        """A bank of that many prompts."""
-        frame = synthetic_bank(rng, prompts, ROLLOUTS, POSITIONS, **self.options)
-        return self.change(rng, frame) if self.change else frame
-
-
-def skewed(rng: np.random.Generator, frame: pd.DataFrame) -> pd.DataFrame:
-    """Log-normal differences between prompts (skewness 6) in the gain per nat of D C."""
-    clusters = prompt_clusters(frame)
-    factor = np.exp(rng.normal(size=clusters.count)) - np.exp(0.5)  # deviation 2.16
-    inside = frame["disagreement"] * frame["compatibility"]
-    return frame.assign(gain=frame["gain"] + 0.1 * factor[clusters.of_row] * inside)
-
-
-def exchanged(rng: np.random.Generator, frame: pd.DataFrame) -> pd.DataFrame:
-    """C of every rollout, by the toss of a coin, becomes 1 - C: D^L and D^I change places."""
-    codes, names = pd.factorize(frame["context_id"])
-    heads = rng.integers(0, 2, len(names))[codes].astype(bool)
-    c = frame["compatibility"]
-    changed = frame.assign(compatibility=c.where(~heads, 1 - c))
-    return changed.assign(**derived(changed))
-
-
-HEAVY = {"tail_df": 3.0, "unequal": True}
-BANKS = {
-    "normal": Bank(about="normal effects, equal prompts", options={}),
-    "heavy": Bank(about="t with 3 degrees of freedom, unequal prompts", options=HEAVY),
-    "skewed": Bank(
-        about="log-normal effects of prompts, t3 noise, unequal prompts",
-        options=HEAVY,
-        change=skewed,
-    ),
-    "placebo": Bank(
-        about="D^L and D^I exchangeable within prompts, t3, unequal prompts",
-        options={**HEAVY, "effect_l": 0.25, "effect_i": 0.25},
-        change=exchanged,
-        zero=frozenset({"beta", "beta_q3", "gap"}),
-    ),
-}
-
 
 # --- numbers and their truth ----------------------------------------------------------------------
 
@@ -147,28 +92,53 @@ def _cell(cell: Cell, unit: float) -> str:
     )
 
 
-def study(name: str, quick: bool) -> Iterator[str]:
-    """Every kind for every headline number at every size of one bank."""
-    bank = BANKS[name]
-    truths = truth(bank, headlines)
-    yield from (f"### {name}: {bank.about}", "")
+@lru_cache
+def truths_of(name: str) -> dict[str, float]:
+    """The headline numbers' truth in a bank."""
+    return truth(BANKS[name], headlines)
+
+
+@lru_cache
+def cells_of(name: str, prompts: int, replicates: int) -> dict[Key, Cell]:
+    """Every kind for every headline number at one size of a bank."""
+
+    def sample(rng: np.random.Generator, bootstrap: Bootstrap) -> dict[Key, Interval]:
+        return every_way(headlines(BANKS[name].draw(rng, prompts)), bootstrap)
+
+    return tally(sample, truths_of(name), list(WAYS), replicates=replicates, seed=prompts)
+
+
+def study(name: str, replicates: int) -> Iterator[str]:
+    """All cells of one bank."""
+    truths = truths_of(name)
+    yield from (f"### {name}: {BANKS[name].about}", "")
     yield "Truth: " + ", ".join(f"{number} {value:.4f}" for number, value in truths.items())
     yield from ("", *table(list(WAYS)))
-    for prompts, count in REPLICATES.items():
-
-        def sample(
-            rng: np.random.Generator, bootstrap: Bootstrap, size: int = prompts
-        ) -> dict[Key, Interval]:
-            return every_way(headlines(bank.draw(rng, size)), bootstrap)
-
-        replicates = QUICK if quick else count
-        cells = tally(sample, truths, list(WAYS), replicates=replicates, seed=prompts)
+    for prompts in PROMPTS:
+        cells = cells_of(name, prompts, replicates)
         for number in truths:
             yield row(prompts, number, [cells[number, way] for way in WAYS])
     yield ""
 
 
-def families(quick: bool) -> Iterator[str]:
+def worst(replicates: int) -> Iterator[str]:
+    """The lowest coverage over all banks."""
+    yield from ("### Lowest coverage over the four banks, %", "", *table(list(WAYS)))
+    for prompts in PROMPTS:
+        banks = [cells_of(name, prompts, replicates) for name in BANKS]
+        for number in HEADLINES:
+            shown = [_lowest([cells[number, way] for cells in banks]) for way in WAYS]
+            yield f"| {prompts} | {number} | {' | '.join(shown)} |"
+    yield ""
+
+
+def _lowest(cells: Sequence[Cell]) -> str:
+    """The lowest coverage of the cells that have one."""
+    found = [cell.coverage for cell in cells if cell.made]
+    return f"{100 * min(found):.1f}" if found else "–"
+
+
+def families(replicates: int) -> Iterator[str]:
     """Joint coverage of simultaneous bands over 12 means, and of 12 percentile intervals."""
     kinds = ("simultaneous", "percentile")
 
@@ -182,7 +152,6 @@ def families(quick: bool) -> Iterator[str]:
     yield from ("| bank | bands | 12 percentile intervals |", "|---|---|---|")
     for name in ("normal", "heavy", "skewed"):
         truths = truth(BANKS[name], thresholds)
-        replicates = QUICK if quick else REPLICATES[100]
         cells = tally(partial(sample, BANKS[name]), truths, kinds, replicates=replicates, seed=100)
         joint = [np.all([cells[n, kind].held for n in truths], axis=0) for kind in kinds]
         yield f"| {name} | {' | '.join(_share(held) for held in joint)} |"
@@ -193,10 +162,10 @@ def _share(held: np.ndarray) -> str:
     return f"{100 * held.mean():.1f} ± {100 * held.std() / np.sqrt(len(held)):.1f}"
 
 
-def redone(quick: bool) -> Iterator[str]:
+def redone(replicates: int) -> Iterator[str]:
     """Percentile intervals with cuts, norms and z-scores held, and redone in every draw."""
     bank, kinds = BANKS["heavy"], ("held", "redone")
-    truths = {name: v for name, v in truth(bank, headlines).items() if name in REDONE}
+    truths: dict[str, float] = {name: truths_of("heavy")[name] for name in REDONE}
     yield from ("### heavy: cuts held and redone in every draw", "", *table(kinds))
     for prompts in (30, 100):
 
@@ -208,15 +177,15 @@ def redone(quick: bool) -> Iterator[str]:
             held = {(name, "held"): interval(fixed[name], bootstrap) for name in REDONE}
             return held | {(n, "redone"): getattr(moved, other) for n, other in REDONE.items()}
 
-        replicates = QUICK if quick else REPLICATES[prompts]
         cells = tally(sample, truths, kinds, replicates=replicates, seed=prompts)
         for number in truths:
             yield row(prompts, number, [cells[number, kind] for kind in kinds])
     yield ""
 
 
-PARTS: dict[str, Callable[[bool], Iterator[str]]] = {
+PARTS: dict[str, Callable[[int], Iterator[str]]] = {
     **{name: partial(study, name) for name in BANKS},
+    "worst": worst,
     "bands": families,
     "redone": redone,
 }
@@ -230,7 +199,7 @@ def main() -> None:
     options = parser.parse_args()
     for part in options.parts or PARTS:
         start = time.process_time()
-        for line in PARTS[part](options.quick):
+        for line in PARTS[part](QUICK if options.quick else REPLICATES):
             print(line, flush=True)
         print(f"<!-- {part}: {time.process_time() - start:.0f} s of one core -->\n", flush=True)
 
