@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from diagnostics.errors import InputError
 from diagnostics.statistics.bootstrap import DRAWN, Bootstrap, Interval, Kind, interval
 from diagnostics.statistics.estimators import Estimator
 from diagnostics.statistics.robust import ROBUST, RobustKind, robust_interval
@@ -82,15 +81,8 @@ def drawn(kind: Kind) -> Way:
 
 
 def robust(kind: RobustKind) -> Way:
-    """A kind of interval from a cluster-robust error; none where the number has no such error."""
-
-    def way(estimator: Estimator, bootstrap: Bootstrap) -> Interval:
-        try:
-            return robust_interval(estimator, kind)
-        except InputError as refused:
-            return Interval(np.nan, np.nan, np.nan, str(refused), kind)
-
-    return way
+    """A kind of interval from a cluster-robust error."""
+    return lambda estimator, bootstrap: robust_interval(estimator, kind)
 
 
 WAYS: dict[str, Way] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -76,12 +75,13 @@ def test_cell_counts_by_hand() -> None:
     assert row(30, "gain", [cell]) == "| 30 | gain | 33.3 ± 27.2 (33.3 / 33.3) 1.00, none 25.0 |"
 
 
-def test_number_without_cr2_counts_as_none() -> None:
-    made = every_way({"mean": Mean(np.arange(5.0), np.ones(5))}, Bootstrap(draws=50))
-    assert math.isnan(made["mean", "cr2"].low)
-    assert made["mean", "cr2"].reason == (
-        "cluster-robust error: expected a coefficient for cr2, got mean; ask for cr1 or cr3"
-    )
+def test_kind_that_a_number_lacks_counts_as_none(bank: pd.DataFrame) -> None:
+    def sample(rng: np.random.Generator, bootstrap: Bootstrap) -> dict[Key, Interval]:
+        return every_way({"gap": headlines(bank)["gap"]}, bootstrap)
+
+    found = tally(sample, {"gap": 0.0}, ["cr2", "cr3"], replicates=2, seed=0, draws=20)
+    assert (found["gap", "cr2"].lacking, found["gap", "cr3"].lacking) == (1.0, 0.0)
+    assert row(20, "gap", [found["gap", "cr3"], found["gap", "cr2"]]).endswith("| – |")
 
 
 @pytest.mark.parametrize("name", ["beta", "beta_q3", "gap"])
