@@ -132,6 +132,23 @@ def worst(replicates: int) -> Iterator[str]:
     yield ""
 
 
+def distance(replicates: int) -> Iterator[str]:
+    """How far coverage lies from 95 %, over all banks and numbers."""
+    yield from ("### Mean distance from 95 %, points; width beside percentile", "")
+    yield from (f"| prompts | {' | '.join(WAYS)} |", "|---|" + "---|" * len(WAYS))
+    for prompts in PROMPTS:
+        banks = [cells_of(name, prompts, replicates) for name in BANKS]
+        shown = []
+        for way in WAYS:
+            made = [(c[n, way], c[n, "percentile"]) for c in banks for n in HEADLINES]
+            made = [(cell, beside) for cell, beside in made if cell.made]
+            off = np.mean([abs(100 * cell.coverage - 95) for cell, _ in made])
+            width = np.median([cell.width / beside.width for cell, beside in made])
+            shown.append(f"{off:.1f}; {width:.2f}")
+        yield f"| {prompts} | {' | '.join(shown)} |"
+    yield ""
+
+
 def _lowest(cells: Sequence[Cell]) -> str:
     """The lowest coverage of the cells that have one."""
     found = [cell.coverage for cell in cells if cell.made]
@@ -186,6 +203,7 @@ def redone(replicates: int) -> Iterator[str]:
 PARTS: dict[str, Callable[[int], Iterator[str]]] = {
     **{name: partial(study, name) for name in BANKS},
     "worst": worst,
+    "distance": distance,
     "bands": families,
     "redone": redone,
 }

@@ -15,7 +15,9 @@ from synthetic import synthetic_bank
 
 from diagnostics.statistics.bootstrap import Bootstrap, Interval
 from diagnostics.statistics.clusters import prompt_clusters
-from diagnostics.statistics.estimators import Estimator, Mean, estimate
+from diagnostics.statistics.estimators import Difference, Estimator, Mean, estimate
+from diagnostics.statistics.headlines import HEADLINES, Headline
+from diagnostics.statistics.recommend import recommended, recommended_interval
 from diagnostics.statistics.robust import robust_interval
 from diagnostics.statistics.tokens import derived
 
@@ -113,3 +115,37 @@ def test_skew_is_one_factor_a_prompt(bank: pd.DataFrame) -> None:
     for prompt in range(3):
         assert np.ptp(factor[owner == prompt]) < 1e-9
     assert np.ptp(factor) > 0.01
+
+
+@pytest.mark.parametrize("clusters", [2, 30, 100, 300, 10_000])
+@pytest.mark.parametrize("name", HEADLINES)
+def test_rule_is_the_jackknife_for_every_number_at_every_size(
+    name: Headline, clusters: int
+) -> None:
+    assert recommended(clusters, name) == "cr3"
+
+
+@pytest.mark.parametrize("name", HEADLINES)
+def test_recommended_interval_is_of_the_recommended_kind(
+    bank: pd.DataFrame, name: Headline
+) -> None:
+    estimator = headlines(bank)[name]
+    got = recommended_interval(estimator, name, Bootstrap(draws=20))
+    assert got == robust_interval(estimator, "cr3")
+    assert got.low < got.estimate < got.high
+    assert got.kind == "cr3"
+
+
+def test_recommended_interval_falls_back_on_the_bootstraps_kind() -> None:
+    # Only the first prompt has rows on the second side, so there is no value without it.
+    first = Mean(np.array([1.0, 2, 4]), np.ones(3))
+    second = Mean(np.array([1.0, 0, 0]), np.array([1.0, 0, 0]))
+    counts = np.array([[1.0, 1, 1], [2, 1, 0], [1, 2, 0]])
+    bootstrap = Bootstrap(counts=counts)
+    got = recommended_interval(Difference(first, second), "gap", bootstrap)
+    assert robust_interval(Difference(first, second), "cr3").reason == (
+        "no value without one of 1 prompts"
+    )
+    assert got.kind == "percentile"
+    # Means of the first side 7/3, 4/3 and 5/3, less 1.
+    assert (got.low, got.high) == pytest.approx(np.quantile([4 / 3, 1 / 3, 2 / 3], [0.025, 0.975]))
