@@ -32,9 +32,20 @@ from scipy import stats
 from synthetic import synthetic_bank
 from timing import Table, interleaved
 
-from diagnostics.statistics.bootstrap import Bootstrap, Kind, draw_counts, draw_values, intervals
-from diagnostics.statistics.clusters import prompt_clusters
-from diagnostics.statistics.least_squares import Contrast, LeastSquares, cross_sums, standardized
+from diagnostics.statistics.inference.bootstrap import (
+    Bootstrap,
+    Kind,
+    draw_counts,
+    draw_values,
+    intervals,
+)
+from diagnostics.statistics.inference.clusters import prompt_clusters
+from diagnostics.statistics.inference.least_squares import (
+    Contrast,
+    LeastSquares,
+    cross_sums,
+    standardized,
+)
 
 PREDICTORS = (
     "entropy_norm",

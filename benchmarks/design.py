@@ -23,11 +23,11 @@ from synthetic import synthetic_bank
 
 from diagnostics.errors import InputError
 from diagnostics.scoring.run import open_run
-from diagnostics.statistics.bootstrap import Bootstrap, interval
-from diagnostics.statistics.components import Components, half_width
-from diagnostics.statistics.headlines import HEADLINES, Headline, Shared, headline
-from diagnostics.statistics.pilot import Pilot, pilot_of
-from diagnostics.statistics.tokens import derived
+from diagnostics.statistics.analyses.components import Components, half_width
+from diagnostics.statistics.analyses.headlines import HEADLINES, Headline, Shared, headline
+from diagnostics.statistics.analyses.pilot import Pilot, pilot_of
+from diagnostics.statistics.inference.bootstrap import Bootstrap, interval
+from diagnostics.statistics.tables.tokens import derived
 
 Floats = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """How often nominal 95 % intervals hold the truth: every kind, every headline number.
 
-Banks come from `processes.py`. The truth of a number is its value in very large banks of the same
+Banks come from `gain_processes.py`. The truth of a number is its value in very large banks of the same
 process; a small bank's cuts and norms are estimated as its gains are, and what they add to the
 error counts here. In the placebo bank D^L and D^I are exchangeable within prompts, so what compares
 them has the truth 0. Prints the tables of docs/coverage.md, in about 20 minutes of one core.
@@ -18,15 +18,15 @@ from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
-from processes import BANKS, Bank
+from gain_processes import BANKS, Bank
 from replicates import WAYS, Cell, Key, every_way, tally
 
-from diagnostics.statistics.bootstrap import Bootstrap, Interval, bands, interval
-from diagnostics.statistics.clusters import prompt_clusters
-from diagnostics.statistics.estimators import Estimator, estimate
-from diagnostics.statistics.gaps import masked_mean
-from diagnostics.statistics.headlines import HEADLINES, Headline, Shared, headline
-from diagnostics.statistics.redraw import redrawn
+from diagnostics.statistics.analyses.gaps import masked_mean
+from diagnostics.statistics.analyses.headlines import HEADLINES, Headline, Shared, headline
+from diagnostics.statistics.analyses.redraw import redrawn
+from diagnostics.statistics.inference.bootstrap import Bootstrap, Interval, bands, interval
+from diagnostics.statistics.inference.clusters import prompt_clusters
+from diagnostics.statistics.inference.estimators import Estimator, estimate
 
 PROMPTS = (10, 30, 100, 300)
 REPLICATES, QUICK = 1000, 200

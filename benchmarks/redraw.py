@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from synthetic import synthetic_bank
 from timing import Table, interleaved
 
-from diagnostics.statistics import redraw_sums
-from diagnostics.statistics.bootstrap import Bootstrap, draw_counts
-from diagnostics.statistics.clusters import prompt_clusters
-from diagnostics.statistics.redraw import redrawn, redrawn_values
+from diagnostics.statistics.analyses import redraw_sums
+from diagnostics.statistics.analyses.redraw import redrawn, redrawn_values
+from diagnostics.statistics.inference.bootstrap import Bootstrap, draw_counts
+from diagnostics.statistics.inference.clusters import prompt_clusters
 
 DRAWS = 2000
 AGREEMENT = 1e-10

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from diagnostics.statistics.bootstrap import DRAWN, Bootstrap, Interval, Kind, interval
-from diagnostics.statistics.estimators import Estimator
-from diagnostics.statistics.robust import ROBUST, RobustKind, robust_interval
+from diagnostics.statistics.inference.bootstrap import DRAWN, Bootstrap, Interval, Kind, interval
+from diagnostics.statistics.inference.estimators import Estimator
+from diagnostics.statistics.inference.robust import ROBUST, RobustKind, robust_interval
 
 Floats = NDArray[np.float64]
 Key = tuple[str, str]  # number, kind of interval

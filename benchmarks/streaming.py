@@ -68,9 +68,11 @@ def decode(path: str, cuts: Cuts) -> Answer:
 
 def everything(path: str, cuts: Cuts) -> Answer:
     """All statistics of the stream."""
-    from diagnostics.statistics import ranks_compiled  # noqa: F401  (its machine code)
-    from diagnostics.statistics.stream import stream_statistics
-    from diagnostics.statistics.streaming import keys_compiled  # noqa: F401
+    from diagnostics.statistics.streaming import (
+        keys_compiled,  # noqa: F401
+        ranks_compiled,  # noqa: F401  (its machine code)
+    )
+    from diagnostics.statistics.streaming.stream import stream_statistics
 
     def work() -> list[float]:
         stream_statistics([Path(path)])
@@ -282,7 +284,7 @@ def memory(small: Path, folder: Path, lengths: Sequence[int]) -> None:
 
 def signal_cuts(path: Path) -> dict[str, list[float]]:
     """The 5 and 95 % quantiles that the peers are given."""
-    from diagnostics.statistics.quantiles import stream_quantiles
+    from diagnostics.statistics.streaming.quantiles import stream_quantiles
     from diagnostics.statistics.streaming.read import read_chunks
 
     def read() -> Iterator[dict]:

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diagnostics.schema import VERSION_KEY, arrow_schema
-from diagnostics.statistics.columns import TOKEN_COLUMNS
-from diagnostics.statistics.measured import RELATIVE_EPSILON
+from diagnostics.statistics.tables.columns import TOKEN_COLUMNS
+from diagnostics.statistics.tables.measured import RELATIVE_EPSILON
 
 POSITIONS, ROLLOUTS, SUPPORT = 192, 4, 16
 PROMPT = POSITIONS * ROLLOUTS

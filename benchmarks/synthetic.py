@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diagnostics.statistics.measured import RELATIVE_EPSILON, relative_position
-from diagnostics.statistics.tokens import derived
+from diagnostics.statistics.tables.measured import RELATIVE_EPSILON, relative_position
+from diagnostics.statistics.tables.tokens import derived
 
 Floats = NDArray[np.float64]
 

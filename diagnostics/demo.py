@@ -33,7 +33,7 @@ from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.write import write_report
 from diagnostics.scoring.rescore import rescore
 from diagnostics.scoring.task import Settings
-from diagnostics.statistics.selectors import Selector
+from diagnostics.statistics.selection.selectors import Selector
 from diagnostics.training.distill import TrainSettings, distill
 
 DEFAULT_OUT = Path("reports/demo")

@@ -85,16 +85,51 @@ def test_the_check_of_layers_can_fail(layer: str, source: str, found: list[str])
     assert offences(layer, source) == found
 
 
+INSIDE = ("inference", "tables", "selection", "analyses", "streaming")  # of the statistics
+
+
+def inner_offences(folder: str, source: str) -> list[str]:
+    """Imports of a module of the statistics from a folder to its right."""
+    later = INSIDE[INSIDE.index(folder) + 1 :]
+    return [n for n in imported(source) if [*n.split("."), ""][2] in later]
+
+
+@pytest.mark.parametrize("folder", INSIDE)
+def test_folders_of_the_statistics_import_from_their_left_alone(folder: str) -> None:
+    paths = sorted((PACKAGE / "statistics" / folder).glob("*.py"))
+    assert len(paths) > 2
+    assert [o for path in paths for o in inner_offences(folder, path.read_text("utf-8"))] == []
+
+
+def test_every_module_of_the_statistics_lies_in_a_folder() -> None:
+    assert [path.stem for path in (PACKAGE / "statistics").glob("*.py")] == ["__init__"]
+    assert {path.name for path in (PACKAGE / "statistics").iterdir() if path.is_dir()} - {
+        "__pycache__"
+    } == set(INSIDE)
+
+
+@pytest.mark.parametrize(
+    ("folder", "source", "found"),
+    [
+        ("tables", "from diagnostics.statistics.analyses import gaps", 1),
+        ("inference", "def f():\n    import diagnostics.statistics.tables.tokens", 1),
+        ("analyses", "from diagnostics.statistics.inference.bootstrap import Interval", 0),
+    ],
+)
+def test_the_check_of_folders_can_fail(folder: str, source: str, found: int) -> None:
+    assert len(inner_offences(folder, source)) == found
+
+
 def test_importing_the_package_is_light() -> None:
     assert loaded_by("import diagnostics", *HEAVY, "pandas", "numpy", "pyarrow") == []
 
 
 def test_statistics_and_report_import_without_torch() -> None:
     names = (
-        "statistics.tokens",
-        "statistics.regression",
-        "statistics.gaps",
-        "statistics.budgets",
+        "statistics.tables.tokens",
+        "statistics.analyses.regression",
+        "statistics.analyses.gaps",
+        "statistics.analyses.budgets",
         "report.analysis",
     )
     statement = "import " + ", ".join(f"diagnostics.{name}" for name in names)

@@ -12,7 +12,7 @@ import run_on_disk
 from test_layers import HEAVY, loaded_by
 
 import diagnostics as fcd
-from diagnostics.statistics.results import Result
+from diagnostics.statistics.inference.results import Result
 
 PAGE = Path(__file__).parent.parent / "docs" / "python.md"
 MOVED = {"full-5": 0.05, "full-10": 0.1, "full-20": 0.2, "mask-20": 0.15}

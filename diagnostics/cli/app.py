@@ -150,7 +150,7 @@ def train(
     from diagnostics.bank.prompts import read_prompts
     from diagnostics.models.files import open_model
     from diagnostics.models.weights import resolve_device, resolve_dtype
-    from diagnostics.statistics.selectors import check_budget, check_selector
+    from diagnostics.statistics.selection.selectors import check_budget, check_selector
     from diagnostics.training.distill import TrainSettings, distill
 
     check_budget(budget)
@@ -252,8 +252,8 @@ def tokens(
 ) -> None:
     """Write the token table: one row per checkpoint, context and valid position."""
     from diagnostics.scoring.run import open_run
-    from diagnostics.statistics.definitions import definition_set
-    from diagnostics.statistics.token_files import write_tokens
+    from diagnostics.statistics.tables.definitions import definition_set
+    from diagnostics.statistics.tables.token_files import write_tokens
 
     rows = write_tokens(out, open_run(run), top_k, definition_set(definitions))
     typer.echo(f"{out}: {rows} rows")
@@ -283,8 +283,8 @@ def plan(
     from diagnostics.files import write_text
     from diagnostics.report.plan import show
     from diagnostics.scoring.run import open_run
-    from diagnostics.statistics.design import plan as plan_study
-    from diagnostics.statistics.headlines import HEADLINES
+    from diagnostics.statistics.analyses.design import plan as plan_study
+    from diagnostics.statistics.analyses.headlines import HEADLINES
 
     design = plan_study(
         open_run(run),
@@ -318,8 +318,8 @@ def report(
     from diagnostics.report.analysis import ReportSettings
     from diagnostics.report.write import write_report
     from diagnostics.scoring.run import open_run
-    from diagnostics.statistics.bootstrap import check_kind
-    from diagnostics.statistics.definitions import check_definitions
+    from diagnostics.statistics.inference.bootstrap import check_kind
+    from diagnostics.statistics.tables.definitions import check_definitions
 
     settings = ReportSettings(
         definitions=check_definitions(definitions),
@@ -352,7 +352,7 @@ def tables(
 ) -> None:
     """Write tables 1, 5, 6, 8 and 9 of token tables of any size, in little memory."""
     from diagnostics.report.streamed import token_paths, write_stream_tables
-    from diagnostics.statistics.bootstrap import Bootstrap
+    from diagnostics.statistics.inference.bootstrap import Bootstrap
     from diagnostics.statistics.streaming.team import StreamSettings
 
     files = token_paths(tokens)

@@ -45,18 +45,18 @@ from diagnostics.report.rows import (
 from diagnostics.report.scoring import describe
 from diagnostics.report.trends import bin_rows, bucket_rows, pooled_rows, trajectory_rows
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.bootstrap import Bootstrap, Interval, Kind
-from diagnostics.statistics.budgets import selections
-from diagnostics.statistics.definitions import definition_set, definitions_of
-from diagnostics.statistics.measured import Start as Measured
-from diagnostics.statistics.measured import measure_start
-from diagnostics.statistics.noise import (
+from diagnostics.statistics.analyses.budgets import selections
+from diagnostics.statistics.analyses.noise import (
     in_noise,
     noise_floor,
     unchanged_tokens,
 )
-from diagnostics.statistics.regression import Outcome
-from diagnostics.statistics.tokens import token_tables
+from diagnostics.statistics.inference.bootstrap import Bootstrap, Interval, Kind
+from diagnostics.statistics.tables.definitions import definition_set, definitions_of
+from diagnostics.statistics.tables.measured import Start as Measured
+from diagnostics.statistics.tables.measured import measure_start
+from diagnostics.statistics.tables.tokens import token_tables
+from diagnostics.statistics.tables.values import Outcome
 
 SUPPORTS = (8, 16, 32)
 BUDGETS = (0.01, 0.03, 0.05, 0.10)

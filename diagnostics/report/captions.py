@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diagnostics.report.rows import TABLE_SELECTORS
 from diagnostics.report.views import LABELS, Shown, View
-from diagnostics.statistics.headlines import HEADLINES
+from diagnostics.statistics.analyses.headlines import HEADLINES
 
 _WHO = (Shown("run", "run", "text"), Shown("checkpoint", "checkpoint", "text"))
 _K = Shown("K", "top_k", "count")

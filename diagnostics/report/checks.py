@@ -21,7 +21,14 @@ import numpy as np
 from diagnostics.report.noise import Row
 from diagnostics.report.rows import OUTCOMES, PROXIES, Piece
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.bootstrap import (
+from diagnostics.statistics.analyses.design import plan
+from diagnostics.statistics.analyses.differ import definitions_differ
+from diagnostics.statistics.analyses.gaps import support_split
+from diagnostics.statistics.analyses.headlines import BUDGET, HEADLINES, Headline
+from diagnostics.statistics.analyses.placebo import placebos
+from diagnostics.statistics.analyses.recommend import recommended
+from diagnostics.statistics.analyses.redraw import redrawn
+from diagnostics.statistics.inference.bootstrap import (
     DRAWN,
     Bootstrap,
     Interval,
@@ -30,19 +37,12 @@ from diagnostics.statistics.bootstrap import (
     percentile_interval,
     simultaneous,
 )
-from diagnostics.statistics.design import plan
-from diagnostics.statistics.differ import definitions_differ
-from diagnostics.statistics.estimators import Estimator
-from diagnostics.statistics.gaps import support_split
-from diagnostics.statistics.headlines import BUDGET, HEADLINES, Headline
-from diagnostics.statistics.measured import Start
-from diagnostics.statistics.overlap import Mask, overlap
-from diagnostics.statistics.placebo import placebos
-from diagnostics.statistics.recommend import recommended
-from diagnostics.statistics.redraw import redrawn
-from diagnostics.statistics.regression import Outcome
-from diagnostics.statistics.results import spread
-from diagnostics.statistics.robust import ROBUST, robust_interval
+from diagnostics.statistics.inference.estimators import Estimator
+from diagnostics.statistics.inference.results import spread
+from diagnostics.statistics.inference.robust import ROBUST, robust_interval
+from diagnostics.statistics.selection.overlap import Mask, overlap
+from diagnostics.statistics.tables.measured import Start
+from diagnostics.statistics.tables.values import Outcome
 
 PLACEBOS: tuple[Headline, ...] = ("beta", "beta_q3", "gap", "budget")
 Family = Mapping[str, Estimator]

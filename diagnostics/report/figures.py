@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from diagnostics.errors import InputError
 from diagnostics.report.analysis import Results
 from diagnostics.report.noise import spread
-from diagnostics.statistics.bins import bucket_means
-from diagnostics.statistics.bootstrap import Bootstrap, Interval, interval
-from diagnostics.statistics.budgets import kept_means
-from diagnostics.statistics.gaps import TERTILES, in_q3
-from diagnostics.statistics.noise import farthest
+from diagnostics.statistics.analyses.bins import bucket_means
+from diagnostics.statistics.analyses.budgets import kept_means
+from diagnostics.statistics.analyses.gaps import TERTILES, in_q3
+from diagnostics.statistics.analyses.noise import farthest
+from diagnostics.statistics.inference.bootstrap import Bootstrap, Interval, interval
 
 LEARNABLE, INCOMPATIBLE, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
 CHECKPOINT_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")

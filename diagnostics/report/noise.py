@@ -1,8 +1,8 @@
 """The noise of scoring beside the gains of a report: for each number, the same of no change.
 
 The rows of every table are made a second time from a checkpoint that did not change
-(`statistics/noise.py`). How far such a row's intervals reach from 0 stands beside the real row's
-numbers, in columns that end in `_noise`. Not covered: Delta R^2, which is no gain.
+(`statistics/analyses/noise.py`). How far such a row's intervals reach from 0 stands beside the real
+row's numbers, in columns that end in `_noise`. Not covered: Delta R^2, which is no gain.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from diagnostics.statistics.bootstrap import Interval
-from diagnostics.statistics.noise import NoiseFloor, farthest, in_noise
+from diagnostics.statistics.analyses.noise import NoiseFloor, farthest, in_noise
+from diagnostics.statistics.inference.bootstrap import Interval
 
 Row = dict[str, Any]
 

@@ -23,7 +23,7 @@ from diagnostics.report.views import (
     number,
     plus_minus,
 )
-from diagnostics.statistics.headlines import BUDGET
+from diagnostics.statistics.analyses.headlines import BUDGET
 
 QUESTIONS = {
     "beta": (

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diagnostics.statistics.design import Design, NumberDesign
-from diagnostics.statistics.headlines import BUDGET, Headline
+from diagnostics.statistics.analyses.design import Design, NumberDesign
+from diagnostics.statistics.analyses.headlines import BUDGET, Headline
 
 NAMES: dict[Headline, str] = {
     "gain": "the mean gain",

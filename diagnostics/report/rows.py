@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 
 from diagnostics.report.noise import Row
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.bootstrap import Bootstrap, Interval, interval
-from diagnostics.statistics.budgets import TopN, kept_means, top_ns
-from diagnostics.statistics.estimators import Estimator, Mean
-from diagnostics.statistics.gaps import Gap, MatchedGap, matched_gap, support_gap
-from diagnostics.statistics.headlines import BUDGET, Headline, Shared, headline
-from diagnostics.statistics.noise import NoiseFloor, counts_against
-from diagnostics.statistics.recommend import recommended_interval
-from diagnostics.statistics.regression import Decomposition, Outcome, Scope, decompose
-from diagnostics.statistics.results import spread
-from diagnostics.statistics.selectors import SELECTORS, Selection, Selector
+from diagnostics.statistics.analyses.budgets import TopN, kept_means, top_ns
+from diagnostics.statistics.analyses.gaps import Gap, MatchedGap, matched_gap, support_gap
+from diagnostics.statistics.analyses.headlines import BUDGET, Headline, Shared, headline
+from diagnostics.statistics.analyses.noise import NoiseFloor, counts_against
+from diagnostics.statistics.analyses.recommend import recommended_interval
+from diagnostics.statistics.analyses.regression import Decomposition, Scope, decompose
+from diagnostics.statistics.inference.bootstrap import Bootstrap, Interval, interval
+from diagnostics.statistics.inference.estimators import Estimator, Mean
+from diagnostics.statistics.inference.results import spread
+from diagnostics.statistics.selection.selectors import SELECTORS, Selection, Selector
+from diagnostics.statistics.tables.values import Outcome
 
 ANSWERS: tuple[Headline, ...] = ("beta", "beta_q3", "gap", "budget")
 SCOPES: tuple[Scope, ...] = ("all", "q3")

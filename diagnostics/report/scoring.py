@@ -9,7 +9,7 @@ from typing import Any
 from diagnostics.files import sha256_text
 from diagnostics.report.views import NOT_MEASURED, number
 from diagnostics.scoring.run import BATCH, START, TEACHER, Run
-from diagnostics.statistics.noise import NoiseFloor, counts_against
+from diagnostics.statistics.analyses.noise import NoiseFloor, counts_against
 
 LARGE_DROP = 1e-3  # dropped probability mass that is counted position by position
 

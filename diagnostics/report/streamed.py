@@ -23,9 +23,9 @@ from diagnostics.report.rows import (
     table08_row,
     table09_row,
 )
-from diagnostics.statistics.bootstrap import DEFAULT, Bootstrap
-from diagnostics.statistics.stream import StreamStatistics, stream_statistics
+from diagnostics.statistics.inference.bootstrap import DEFAULT, Bootstrap
 from diagnostics.statistics.streaming.read import open_tokens
+from diagnostics.statistics.streaming.stream import StreamStatistics, stream_statistics
 from diagnostics.statistics.streaming.team import Recruit, StreamSettings
 
 NAMES = ("table01", "table05", "table06", "table08", "table09")

@@ -17,12 +17,12 @@ import pandas as pd
 from diagnostics.report.noise import Row
 from diagnostics.report.rows import Piece
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.bins import Bins, bucket_means, residual_bins
-from diagnostics.statistics.bootstrap import Bootstrap
-from diagnostics.statistics.headlines import HEADLINES
-from diagnostics.statistics.pooled import Kind, PooledGap, pooled_gap
-from diagnostics.statistics.results import spread
-from diagnostics.statistics.trajectory import trajectory
+from diagnostics.statistics.analyses.bins import Bins, bucket_means, residual_bins
+from diagnostics.statistics.analyses.headlines import HEADLINES
+from diagnostics.statistics.analyses.pooled import Kind, PooledGap, pooled_gap
+from diagnostics.statistics.analyses.trajectory import trajectory
+from diagnostics.statistics.inference.bootstrap import Bootstrap
+from diagnostics.statistics.inference.results import spread
 
 SIGNALS = ("learnable", "incompatible", "compatibility_norm")
 ENDS = {"low": "estimate_low", "high": "estimate_high"}

@@ -43,7 +43,7 @@ from diagnostics.models.weights import Dtype, final_hidden, load_weights
 from diagnostics.progress import bar
 from diagnostics.scoring.divergence import chunked, distribution, kl_divergence
 from diagnostics.scoring.hidden import Context, hidden_states
-from diagnostics.statistics.selectors import Selector, check_budget
+from diagnostics.statistics.selection.selectors import Selector, check_budget
 from diagnostics.training.masks import BatchStates, batch_mask
 
 TEACHER_TOKENS = 8192  # in a forward pass without gradient

@@ -19,10 +19,10 @@ from torch import Tensor
 from diagnostics.errors import InputError
 from diagnostics.models.heads import Head
 from diagnostics.scoring.divergence import chunked, compare, top_k
-from diagnostics.statistics.selectors import Selection, Selector, check_budget, select
-from diagnostics.statistics.signals import Signals, identities
-from diagnostics.statistics.support import TopLists, support_features
-from diagnostics.statistics.tokens import quadrants
+from diagnostics.statistics.selection.selectors import Selection, Selector, check_budget, select
+from diagnostics.statistics.selection.signals import Signals, identities
+from diagnostics.statistics.tables.support import TopLists, support_features
+from diagnostics.statistics.tables.tokens import quadrants
 
 UNSCORED: tuple[Selector, ...] = ("full", "random")
 

@@ -19,7 +19,7 @@ from diagnostics.report.paper import paper_table
 from diagnostics.report.views import number
 from diagnostics.report.write import write_report
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.bootstrap import Interval
+from diagnostics.statistics.inference.bootstrap import Interval
 
 SETTINGS = ReportSettings(top_k=4, draws=200, seed=3)
 

@@ -11,8 +11,8 @@ from diagnostics.report.analysis import ReportSettings, Results, analyse
 from diagnostics.report.checks import PLACEBOS
 from diagnostics.report.rows import PROXIES, TABLE_SELECTORS
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.bootstrap import DRAWN
-from diagnostics.statistics.headlines import HEADLINES
+from diagnostics.statistics.analyses.headlines import HEADLINES
+from diagnostics.statistics.inference.bootstrap import DRAWN
 
 SETTINGS = ReportSettings(top_k=4, draws=200, seed=3)
 SAME = 1e-9  # the same number by two ways

@@ -24,9 +24,9 @@ from diagnostics.report.scoring import notes, scored_in
 from diagnostics.report.views import Shown, cell, noise_note
 from diagnostics.report.write import record
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.bootstrap import draw_counts
-from diagnostics.statistics.budgets import signals_of
-from diagnostics.statistics.selectors import select
+from diagnostics.statistics.analyses.budgets import signals_of
+from diagnostics.statistics.inference.bootstrap import draw_counts
+from diagnostics.statistics.selection.selectors import select
 
 SETTINGS = ReportSettings(top_k=8, draws=100, seed=3)  # the K that the runs store
 TWO_KS = replace(SETTINGS, top_k=4)  # 4 and 8

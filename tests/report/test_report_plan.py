@@ -13,8 +13,8 @@ from run_on_disk import write_run
 
 from diagnostics.report.plan import opening, sentences
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.design import UNCLEAR, Design, plan
-from diagnostics.statistics.tokens import token_table
+from diagnostics.statistics.analyses.design import UNCLEAR, Design, plan
+from diagnostics.statistics.tables.tokens import token_table
 
 Command = Callable[..., tuple[int, str, str]]
 K = 4

@@ -19,10 +19,10 @@ from diagnostics.report.analysis import BUDGETS, TABLE_SELECTORS, ReportSettings
 from diagnostics.report.rows import Piece, Start, table01, table05, table06, table08, table09
 from diagnostics.report.streamed import NAMES, token_paths, write_stream_tables
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.bootstrap import Bootstrap
-from diagnostics.statistics.budgets import selections
+from diagnostics.statistics.analyses.budgets import selections
+from diagnostics.statistics.inference.bootstrap import Bootstrap
 from diagnostics.statistics.streaming.team import StreamSettings
-from diagnostics.statistics.token_files import write_tokens
+from diagnostics.statistics.tables.token_files import write_tokens
 
 DRAWS = Bootstrap(draws=100, seed=3)
 KEYS = ("checkpoint", "top_k", "proxy", "selector", "budget", "scope")

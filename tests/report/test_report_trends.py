@@ -9,7 +9,7 @@ from run_on_disk import write_run
 from diagnostics.report.analysis import ReportSettings, Results, analyse
 from diagnostics.report.trends import SIGNALS
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.headlines import HEADLINES
+from diagnostics.statistics.analyses.headlines import HEADLINES
 
 SETTINGS = ReportSettings(top_k=4, draws=100, seed=3)
 SAME = 1e-9

@@ -30,11 +30,13 @@ from diagnostics.scoring import worker
 from diagnostics.scoring.rescore import rescore
 from diagnostics.scoring.run import open_run
 from diagnostics.scoring.task import Settings
-from diagnostics.statistics.token_files import to_arrow
-from diagnostics.statistics.tokens import token_table
+from diagnostics.statistics.tables.token_files import to_arrow
+from diagnostics.statistics.tables.tokens import token_table
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["diagnostics.scoring.rescore", "diagnostics.statistics.tokens"])
+FORKS.set_forkserver_preload(
+    ["diagnostics.scoring.rescore", "diagnostics.statistics.tables.tokens"]
+)
 SETTINGS = {"top_k": 4, "part_contexts": 1}  # seven contexts: seven parts of each model
 
 

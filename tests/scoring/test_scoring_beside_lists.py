@@ -21,8 +21,8 @@ from diagnostics.scoring.rescore import rescore
 from diagnostics.scoring.run import Run
 from diagnostics.scoring.server import open_server
 from diagnostics.scoring.task import Settings
-from diagnostics.statistics.token_files import to_arrow
-from diagnostics.statistics.tokens import token_table
+from diagnostics.statistics.tables.token_files import to_arrow
+from diagnostics.statistics.tables.tokens import token_table
 
 FLOAT32 = 2e-6  # hidden states, logits and log-probabilities in float32, a few nats
 K = 6

@@ -356,7 +356,7 @@ def test_nan_is_laid_at_the_door_of_the_model_that_has_it(
 def test_checkpoint_that_broke_does_not_spoil_the_run(
     bank: Bank, teacher: str, student: str, checkpoint: str, broken: str, tmp_path: Path
 ) -> None:
-    from diagnostics.statistics.tokens import token_table
+    from diagnostics.statistics.tables.tokens import token_table
 
     out, chosen = tmp_path / "run", settings(top_k=K)
     rescore(bank, teacher, student, {"good": checkpoint}, out, chosen)

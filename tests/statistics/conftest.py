@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from statistics_reference import make_frame
 
-from diagnostics.statistics.bootstrap import draw_counts
+from diagnostics.statistics.inference.bootstrap import draw_counts
 
 
 @pytest.fixture(scope="session")

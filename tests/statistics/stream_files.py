@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import statistics_reference as reference
 
 from diagnostics.schema import VERSION_KEY
-from diagnostics.statistics.tokens import derived
+from diagnostics.statistics.tables.tokens import derived
 
 
 def whole_frame(seed: int = 11, *, tied: bool = False, **shape: int) -> pd.DataFrame:

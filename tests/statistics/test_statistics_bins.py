@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bins import Bins, bucket_means, residual_bins
-from diagnostics.statistics.bootstrap import Bootstrap, bands, draw_counts
-from diagnostics.statistics.clusters import prompt_clusters
-from diagnostics.statistics.estimators import Mean, estimate
-from diagnostics.statistics.medians import drawn_medians
-from diagnostics.statistics.residuals import CONTROLS, ResidualMean, residuals
+from diagnostics.statistics.analyses.bins import Bins, bucket_means, residual_bins
+from diagnostics.statistics.analyses.residuals import CONTROLS, ResidualMean, residuals
+from diagnostics.statistics.inference.bootstrap import Bootstrap, bands, draw_counts
+from diagnostics.statistics.inference.clusters import prompt_clusters
+from diagnostics.statistics.inference.estimators import Mean, estimate
+from diagnostics.statistics.inference.medians import drawn_medians
 
 SUMS = 1e-10  # ratios of sums against means of rows in another order
 DERIVATIVE = 1e-5  # central differences of a float64 value with steps of 1e-6

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import (
+from diagnostics.statistics.inference.bootstrap import (
     Bootstrap,
     Interval,
     difference,
@@ -21,8 +21,8 @@ from diagnostics.statistics.bootstrap import (
     interval,
     percentile_interval,
 )
-from diagnostics.statistics.clusters import prompt_clusters
-from diagnostics.statistics.estimators import Mean, ratio
+from diagnostics.statistics.inference.clusters import prompt_clusters
+from diagnostics.statistics.inference.estimators import Mean, ratio
 
 BRUTE = 1e-10  # ratios of sums against means of concatenated rows
 

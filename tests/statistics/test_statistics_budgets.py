@@ -11,9 +11,9 @@ import pytest
 import statistics_reference as reference
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import Bootstrap, draw_counts
-from diagnostics.statistics.budgets import selections, signals_of, top_n, top_ns
-from diagnostics.statistics.selectors import SELECTORS, select
+from diagnostics.statistics.analyses.budgets import selections, signals_of, top_n, top_ns
+from diagnostics.statistics.inference.bootstrap import Bootstrap, draw_counts
+from diagnostics.statistics.selection.selectors import SELECTORS, select
 
 SUMS = 1e-10  # ratios of sums against means of rows in another order
 RANKED = (

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import Bootstrap, draw_counts, interval
-from diagnostics.statistics.budgets import kept_means
-from diagnostics.statistics.clusters import prompt_clusters
-from diagnostics.statistics.compare import Comparison, compare, compare_selectors
-from diagnostics.statistics.definitions import PAPER, RELEASED, state
-from diagnostics.statistics.estimators import Mean
-from diagnostics.statistics.headlines import Headline, headline
-from diagnostics.statistics.matching import lay_out, matched
-from diagnostics.statistics.origin import stamp
-from diagnostics.statistics.quadrants import with_quadrants
+from diagnostics.statistics.analyses.budgets import kept_means
+from diagnostics.statistics.analyses.compare import Comparison, compare, compare_selectors
+from diagnostics.statistics.analyses.headlines import Headline, headline
+from diagnostics.statistics.analyses.matching import lay_out, matched
+from diagnostics.statistics.inference.bootstrap import Bootstrap, draw_counts, interval
+from diagnostics.statistics.inference.clusters import prompt_clusters
+from diagnostics.statistics.inference.estimators import Mean
+from diagnostics.statistics.tables.definitions import PAPER, RELEASED, state
+from diagnostics.statistics.tables.origin import stamp
+from diagnostics.statistics.tables.quadrants import with_quadrants
 
 SUMS = 1e-10  # ratios of sums against means of rows in another order
 NUMBERS: tuple[Headline, ...] = get_args(Headline)
@@ -335,7 +335,7 @@ def test_what_is_refused(
 
 
 def two_numbers(frame: pd.DataFrame) -> object:
-    from diagnostics.statistics.regression import decomposition_estimator
+    from diagnostics.statistics.analyses.regression import decomposition_estimator
 
     return decomposition_estimator(frame, rows=np.ones(len(frame), dtype=bool))
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.components import (
+from diagnostics.statistics.analyses.components import (
     components,
     half_width,
     prompts_needed,

@@ -7,19 +7,19 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from gain_processes import BANKS, exchanged
 from interval_coverage import headlines, row
-from processes import BANKS, exchanged
 from replicates import WAYS, Cell, Key, every_way, tally
 from scipy import stats
 from synthetic import synthetic_bank
 
-from diagnostics.statistics.bootstrap import Bootstrap, Interval
-from diagnostics.statistics.clusters import prompt_clusters
-from diagnostics.statistics.estimators import Difference, Estimator, Mean, estimate
-from diagnostics.statistics.headlines import HEADLINES, Headline
-from diagnostics.statistics.recommend import recommended, recommended_interval
-from diagnostics.statistics.robust import robust_interval
-from diagnostics.statistics.tokens import derived
+from diagnostics.statistics.analyses.headlines import HEADLINES, Headline
+from diagnostics.statistics.analyses.recommend import recommended, recommended_interval
+from diagnostics.statistics.inference.bootstrap import Bootstrap, Interval
+from diagnostics.statistics.inference.clusters import prompt_clusters
+from diagnostics.statistics.inference.estimators import Difference, Estimator, Mean, estimate
+from diagnostics.statistics.inference.robust import robust_interval
+from diagnostics.statistics.tables.tokens import derived
 
 REPLICATES = 1000
 MONTE_CARLO = 3 * math.sqrt(0.95 * 0.05 / REPLICATES)  # three standard errors of a share of 0.95

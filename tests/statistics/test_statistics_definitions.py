@@ -23,10 +23,13 @@ from run_on_disk import write_run
 from diagnostics.errors import InputError
 from diagnostics.files import read_parquet, write_parquet
 from diagnostics.scoring.run import Run, open_run, part_file
-from diagnostics.statistics.bootstrap import Bootstrap
-from diagnostics.statistics.budgets import selections, top_n
-from diagnostics.statistics.columns import TOKEN_COLUMNS
-from diagnostics.statistics.definitions import (
+from diagnostics.statistics.analyses.budgets import selections, top_n
+from diagnostics.statistics.analyses.headlines import Shared, headline
+from diagnostics.statistics.analyses.noise import unchanged_tokens
+from diagnostics.statistics.analyses.redraw import redrawn_interval
+from diagnostics.statistics.inference.bootstrap import Bootstrap
+from diagnostics.statistics.tables.columns import TOKEN_COLUMNS
+from diagnostics.statistics.tables.definitions import (
     PAPER,
     RELEASED,
     SWITCHES,
@@ -37,12 +40,9 @@ from diagnostics.statistics.definitions import (
     require_one_set,
     state,
 )
-from diagnostics.statistics.headlines import Shared, headline
-from diagnostics.statistics.noise import unchanged_tokens
-from diagnostics.statistics.normalize import norm, stretched
-from diagnostics.statistics.redraw import redrawn_interval
-from diagnostics.statistics.token_files import read_tokens, to_arrow, write_tokens
-from diagnostics.statistics.tokens import token_table
+from diagnostics.statistics.tables.normalize import norm, stretched
+from diagnostics.statistics.tables.token_files import read_tokens, to_arrow, write_tokens
+from diagnostics.statistics.tables.tokens import token_table
 
 K = 4
 EXACT = 1e-12  # float64 sums in another order

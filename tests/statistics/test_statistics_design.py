@@ -15,12 +15,12 @@ from statistics_reference import make_frame, permuted, relabelled
 
 from diagnostics.errors import InputError
 from diagnostics.scoring.run import LISTED
-from diagnostics.statistics.alternatives import ONE_ROLLOUT
-from diagnostics.statistics.bootstrap import Bootstrap, interval
-from diagnostics.statistics.components import half_width
-from diagnostics.statistics.design import UNCLEAR, Design, plan
-from diagnostics.statistics.headlines import HEADLINES, Headline, headline
-from diagnostics.statistics.pilot import Pilot
+from diagnostics.statistics.analyses.alternatives import ONE_ROLLOUT
+from diagnostics.statistics.analyses.components import half_width
+from diagnostics.statistics.analyses.design import UNCLEAR, Design, plan
+from diagnostics.statistics.analyses.headlines import HEADLINES, Headline, headline
+from diagnostics.statistics.analyses.pilot import Pilot
+from diagnostics.statistics.inference.bootstrap import Bootstrap, interval
 
 FEW = Bootstrap(draws=200)
 NAMES = list(HEADLINES)

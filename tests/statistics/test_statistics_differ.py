@@ -15,10 +15,10 @@ from statistics_reference import brute_force, norm, percentiles, quadrant, quant
 
 from diagnostics.errors import InputError
 from diagnostics.scoring.run import Run
-from diagnostics.statistics.bootstrap import Bootstrap, draw_counts
-from diagnostics.statistics.definitions import definition_set
-from diagnostics.statistics.differ import definitions_differ, departures
-from diagnostics.statistics.tokens import token_table
+from diagnostics.statistics.analyses.differ import definitions_differ, departures
+from diagnostics.statistics.inference.bootstrap import Bootstrap, draw_counts
+from diagnostics.statistics.tables.definitions import definition_set
+from diagnostics.statistics.tables.tokens import token_table
 
 K, DRAWS = 4, 40
 CLOSE = 1e-9  # a regression solved another way

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import Bootstrap, draw_values
-from diagnostics.statistics.estimators import estimate
-from diagnostics.statistics.formulas import formula, formula_estimator
-from diagnostics.statistics.regression import decompose
-from diagnostics.statistics.robust import robust_table
+from diagnostics.statistics.analyses.formulas import formula, formula_estimator
+from diagnostics.statistics.analyses.regression import decompose
+from diagnostics.statistics.inference.bootstrap import Bootstrap, draw_values
+from diagnostics.statistics.inference.estimators import estimate
+from diagnostics.statistics.inference.robust import robust_table
 
 FITTED = 1e-10  # normal equations of centred columns against QR of the rows
 FORMULAS = (

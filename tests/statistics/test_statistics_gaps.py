@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import Bootstrap, Interval, draw_counts
-from diagnostics.statistics.gaps import (
+from diagnostics.statistics.analyses.gaps import (
     MEDIAN,
     QUARTILES,
     TERTILES,
@@ -22,6 +21,7 @@ from diagnostics.statistics.gaps import (
     matched_gap,
     support_gap,
 )
+from diagnostics.statistics.inference.bootstrap import Bootstrap, Interval, draw_counts
 
 SUMS = 1e-10  # ratios of sums against means of rows in another order
 COVARIATES = ("entropy_norm", "disagreement_norm", "relative_position")

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import (
+from diagnostics.statistics.analyses.headlines import HEADLINES, Headline, headline
+from diagnostics.statistics.analyses.regression import decomposition_estimator
+from diagnostics.statistics.inference.bootstrap import (
     Bootstrap,
     Interval,
     bands,
@@ -27,7 +29,7 @@ from diagnostics.statistics.bootstrap import (
     intervals,
     standard_error,
 )
-from diagnostics.statistics.estimators import (
+from diagnostics.statistics.inference.estimators import (
     Difference,
     Estimator,
     Mean,
@@ -35,8 +37,6 @@ from diagnostics.statistics.estimators import (
     influence,
     without_each,
 )
-from diagnostics.statistics.headlines import HEADLINES, Headline, headline
-from diagnostics.statistics.regression import decomposition_estimator
 
 EXACT = 1e-10
 DERIVATIVE = 1e-5  # central differences of a float64 value with steps of 1e-6
@@ -229,8 +229,8 @@ def test_totals_in_blocks_equal_totals_at_once(monkeypatch: pytest.MonkeyPatch) 
     mean = a_mean(2)
     kinds = ("percentile", "bca", "studentized")
     once = [interval(mean, Bootstrap(draws=101, kind=kind)) for kind in kinds]
-    monkeypatch.setattr("diagnostics.statistics.bootstrap.KEPT", 0)
-    monkeypatch.setattr("diagnostics.statistics.bootstrap.BLOCK", 15 * 7)
+    monkeypatch.setattr("diagnostics.statistics.inference.bootstrap.KEPT", 0)
+    monkeypatch.setattr("diagnostics.statistics.inference.bootstrap.BLOCK", 15 * 7)
     for kind, expected in zip(kinds, once, strict=True):
         got = interval(mean, Bootstrap(draws=101, kind=kind))
         assert (got.low, got.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
@@ -311,9 +311,9 @@ def test_zscores_redone_in_the_draw_equal_refits_of_its_rows(
 
 
 def test_columns_centred_anywhere_give_the_same_regression(frame: pd.DataFrame) -> None:
-    from diagnostics.statistics.clusters import prompt_clusters
-    from diagnostics.statistics.least_squares import cross_sums
-    from diagnostics.statistics.regression import decomposition_from, regression_columns
+    from diagnostics.statistics.analyses.regression import decomposition_from, regression_columns
+    from diagnostics.statistics.inference.clusters import prompt_clusters
+    from diagnostics.statistics.inference.least_squares import cross_sums
 
     rows = np.ones(len(frame), dtype=bool)
     columns = regression_columns(frame, rows, "gain")
@@ -324,8 +324,8 @@ def test_columns_centred_anywhere_give_the_same_regression(frame: pd.DataFrame) 
 
 
 def test_sums_of_parts_add_up_to_the_sums_of_the_whole(frame: pd.DataFrame) -> None:
-    from diagnostics.statistics.clusters import prompt_clusters
-    from diagnostics.statistics.least_squares import cross_sums
+    from diagnostics.statistics.inference.clusters import prompt_clusters
+    from diagnostics.statistics.inference.least_squares import cross_sums
 
     clusters = prompt_clusters(frame)
     columns = [frame[name].to_numpy() for name in ("entropy_norm", "learnable", "gain")]

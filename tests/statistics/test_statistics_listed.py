@@ -16,10 +16,10 @@ from diagnostics.errors import InputError
 from diagnostics.files import write_json, write_parquet
 from diagnostics.report.analysis import ReportSettings, analyse
 from diagnostics.scoring.run import SCHEMA_VERSION, Run, open_run, part_file, scores_table
-from diagnostics.statistics.columns import BOUND_COLUMNS, TOKEN_COLUMNS
-from diagnostics.statistics.definitions import RELEASED
-from diagnostics.statistics.token_files import read_tokens, to_arrow, write_tokens
-from diagnostics.statistics.tokens import token_table
+from diagnostics.statistics.tables.columns import BOUND_COLUMNS, TOKEN_COLUMNS
+from diagnostics.statistics.tables.definitions import RELEASED
+from diagnostics.statistics.tables.token_files import read_tokens, to_arrow, write_tokens
+from diagnostics.statistics.tables.tokens import token_table
 
 STORED = 1e-6  # log-probabilities are stored as float32
 VOCABULARY, WIDTH, TOP_K, COUNT = 12, 6, 4, 9

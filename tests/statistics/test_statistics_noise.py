@@ -13,8 +13,7 @@ from statistics_reference import brute_force, make_frame, percentiles, quantile
 from diagnostics.errors import InputError
 from diagnostics.files import write_parquet
 from diagnostics.scoring.run import Run, noise_file
-from diagnostics.statistics.bootstrap import Bootstrap, Interval, draw_counts
-from diagnostics.statistics.noise import (
+from diagnostics.statistics.analyses.noise import (
     counts_against,
     farthest,
     find_rows,
@@ -22,6 +21,7 @@ from diagnostics.statistics.noise import (
     noise_floor,
     unchanged_tokens,
 )
+from diagnostics.statistics.inference.bootstrap import Bootstrap, Interval, draw_counts
 
 SAME = 1e-12  # float64 sums in another order
 FRAME = make_frame(seed=4, prompts=6)

@@ -8,7 +8,7 @@ import statistics_reference as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diagnostics.statistics.normalize import min_max, norm, stretched
+from diagnostics.statistics.tables.normalize import min_max, norm, stretched
 
 ROUNDING = 1e-12  # float64 arithmetic in another order
 EPSILON_EFFECT = 1e-9  # eps = 1e-12 in the denominator is not scaled along with z

@@ -9,19 +9,19 @@ import pytest
 import run_on_disk
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bins import bucket_means, residual_bins
-from diagnostics.statistics.bootstrap import Bootstrap
-from diagnostics.statistics.budgets import top_n
-from diagnostics.statistics.differ import definitions_differ
-from diagnostics.statistics.gaps import matched_gap, support_gap
-from diagnostics.statistics.headlines import headline
-from diagnostics.statistics.opened import OpenedRun, open_run
-from diagnostics.statistics.placebo import placebo
-from diagnostics.statistics.quadrants import quadrant_shares
-from diagnostics.statistics.regression import decompose
-from diagnostics.statistics.results import Result
-from diagnostics.statistics.sources import as_frame
-from diagnostics.statistics.tokens import token_table
+from diagnostics.statistics.analyses.bins import bucket_means, residual_bins
+from diagnostics.statistics.analyses.budgets import top_n
+from diagnostics.statistics.analyses.differ import definitions_differ
+from diagnostics.statistics.analyses.gaps import matched_gap, support_gap
+from diagnostics.statistics.analyses.headlines import headline
+from diagnostics.statistics.analyses.placebo import placebo
+from diagnostics.statistics.analyses.regression import decompose
+from diagnostics.statistics.inference.bootstrap import Bootstrap
+from diagnostics.statistics.inference.results import Result
+from diagnostics.statistics.tables.opened import OpenedRun, open_run
+from diagnostics.statistics.tables.quadrants import quadrant_shares
+from diagnostics.statistics.tables.sources import as_frame
+from diagnostics.statistics.tables.tokens import token_table
 
 ANALYSES = {
     "decompose": decompose,
@@ -63,7 +63,7 @@ def test_a_changed_table_does_not_change_the_next(run: OpenedRun) -> None:
 
 def test_tables_are_made_once(run: OpenedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run.tokens()
-    monkeypatch.setattr("diagnostics.statistics.opened.token_table", None)
+    monkeypatch.setattr("diagnostics.statistics.tables.opened.token_table", None)
     decompose(run.at("one"))
     run.at("two").tokens()
 

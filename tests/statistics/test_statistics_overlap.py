@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.overlap import overlap
+from diagnostics.statistics.selection.overlap import overlap
 
 ROUNDING = 1e-15  # one division against another
 

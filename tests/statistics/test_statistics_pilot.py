@@ -11,11 +11,11 @@ from run_on_disk import write_run
 from statistics_reference import make_frame, norm, permuted, quadrant, quantile
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.estimators import influence
-from diagnostics.statistics.gaps import support_split
-from diagnostics.statistics.headlines import HEADLINES, Headline, headline
-from diagnostics.statistics.pilot import Pilot, pilot_of
-from diagnostics.statistics.tokens import token_table
+from diagnostics.statistics.analyses.gaps import support_split
+from diagnostics.statistics.analyses.headlines import HEADLINES, Headline, headline
+from diagnostics.statistics.analyses.pilot import Pilot, pilot_of
+from diagnostics.statistics.inference.estimators import influence
+from diagnostics.statistics.tables.tokens import token_table
 
 NAMES = list(HEADLINES)
 SUMS = 1e-10  # of the largest influence: cross-products of 300 rows against single ones

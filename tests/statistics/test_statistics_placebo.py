@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from statistics_reference import make_frame, permuted
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import Bootstrap
-from diagnostics.statistics.definitions import RELEASED, state
-from diagnostics.statistics.placebo import MOVED, placebo, shuffled_tables, sources
-from diagnostics.statistics.signals import identities, uniform
+from diagnostics.statistics.analyses.placebo import MOVED, placebo, shuffled_tables, sources
+from diagnostics.statistics.inference.bootstrap import Bootstrap
+from diagnostics.statistics.selection.signals import identities, uniform
+from diagnostics.statistics.tables.definitions import RELEASED, state
 
 FRAME = make_frame(seed=11)
 FEW = Bootstrap(draws=200, seed=1)

@@ -11,11 +11,11 @@ import statistics_reference as reference
 from scipy import stats
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import Bootstrap, draw_counts
-from diagnostics.statistics.definitions import PAPER, RELEASED, state
-from diagnostics.statistics.gaps import matched_gap, support_gap
-from diagnostics.statistics.origin import stamp
-from diagnostics.statistics.pooled import heterogeneity, pooled_gap
+from diagnostics.statistics.analyses.gaps import matched_gap, support_gap
+from diagnostics.statistics.analyses.pooled import heterogeneity, pooled_gap
+from diagnostics.statistics.inference.bootstrap import Bootstrap, draw_counts
+from diagnostics.statistics.tables.definitions import PAPER, RELEASED, state
+from diagnostics.statistics.tables.origin import stamp
 
 SUMS = 1e-10  # ratios of sums against means of rows in another order
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.gaps import support_gap
-from diagnostics.statistics.measured import relative_position
-from diagnostics.statistics.quadrants import quadrant_shares, with_quadrants
-from diagnostics.statistics.redraw import redrawn
-from diagnostics.statistics.tokens import quadrants
+from diagnostics.statistics.analyses.gaps import support_gap
+from diagnostics.statistics.analyses.redraw import redrawn
+from diagnostics.statistics.tables.measured import relative_position
+from diagnostics.statistics.tables.quadrants import quadrant_shares, with_quadrants
+from diagnostics.statistics.tables.tokens import quadrants
 
 
 def test_four_corners_by_hand() -> None:

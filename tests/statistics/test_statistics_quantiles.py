@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.quantiles import stream_quantiles
-from diagnostics.statistics.ranks import COLLECTED, RankSearch, ordered, unordered
-from diagnostics.statistics.sketch import Sketch
+from diagnostics.statistics.streaming.quantiles import stream_quantiles
+from diagnostics.statistics.streaming.ranks import COLLECTED, RankSearch, ordered, unordered
+from diagnostics.statistics.streaming.sketch import Sketch
 
 PROBABILITIES = (0.0, 0.01, 0.05, 1 / 3, 0.5, 2 / 3, 0.95, 1.0)
 TINY = 5e-324  # the least denormal

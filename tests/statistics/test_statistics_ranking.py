@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diagnostics.statistics.ranking import first, tied_share, with_one_of_each
+from diagnostics.statistics.selection.ranking import first, tied_share, with_one_of_each
 
 few = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 small = st.lists(

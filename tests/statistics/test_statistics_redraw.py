@@ -15,20 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnostics.errors import InputError
-from diagnostics.statistics import redraw_sums
-from diagnostics.statistics.bootstrap import (
+from diagnostics.statistics.analyses import redraw_sums
+from diagnostics.statistics.analyses.gaps import support_gap
+from diagnostics.statistics.analyses.redraw import NAMES, redrawn, redrawn_interval, redrawn_values
+from diagnostics.statistics.analyses.redraw_sums import draw_cuts, prepare
+from diagnostics.statistics.analyses.regression import decompose
+from diagnostics.statistics.inference.bootstrap import (
     Bootstrap,
     bca_interval,
     draw_counts,
     percentile_interval,
 )
-from diagnostics.statistics.clusters import prompt_clusters
-from diagnostics.statistics.definitions import definition_set, state
-from diagnostics.statistics.gaps import support_gap
-from diagnostics.statistics.redraw import NAMES, redrawn, redrawn_interval, redrawn_values
-from diagnostics.statistics.redraw_sums import draw_cuts, prepare
-from diagnostics.statistics.regression import decompose
-from diagnostics.statistics.tokens import NORMALIZED
+from diagnostics.statistics.inference.clusters import prompt_clusters
+from diagnostics.statistics.tables.definitions import definition_set, state
+from diagnostics.statistics.tables.tokens import NORMALIZED
 
 EXACT = 1e-10
 ROUNDING = 1e-12  # the same sums in another order
@@ -218,8 +218,8 @@ def test_more_threads_than_draws_is_fine() -> None:
 def test_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = tied()
     once = redrawn_values(frame, Bootstrap(draws=50))
-    monkeypatch.setattr("diagnostics.statistics.bootstrap.KEPT", 0)
-    monkeypatch.setattr("diagnostics.statistics.bootstrap.BLOCK", 10 * 7)
+    monkeypatch.setattr("diagnostics.statistics.inference.bootstrap.KEPT", 0)
+    monkeypatch.setattr("diagnostics.statistics.inference.bootstrap.BLOCK", 10 * 7)
     np.testing.assert_allclose(redrawn_values(frame, Bootstrap(draws=50)), once, atol=ROUNDING)
 
 

@@ -12,8 +12,8 @@ import statistics_reference as reference
 import statsmodels.api as sm
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import Bootstrap, draw_counts
-from diagnostics.statistics.regression import Decomposition, decompose
+from diagnostics.statistics.analyses.regression import Decomposition, decompose
+from diagnostics.statistics.inference.bootstrap import Bootstrap, draw_counts
 
 FITTED = 1e-10  # normal equations of centred predictors against QR of the rows
 CONTROLS = ("entropy_norm", "relative_position", "teacher_entropy_norm")

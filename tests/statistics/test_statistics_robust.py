@@ -21,17 +21,17 @@ from scipy.linalg import eigh
 from statsmodels.datasets import grunfeld
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import standard_error
-from diagnostics.statistics.estimators import Difference, Mean
-from diagnostics.statistics.formulas import formula_estimator
-from diagnostics.statistics.headlines import headline
-from diagnostics.statistics.least_squares import (
+from diagnostics.statistics.analyses.formulas import formula_estimator
+from diagnostics.statistics.analyses.headlines import headline
+from diagnostics.statistics.inference.bootstrap import standard_error
+from diagnostics.statistics.inference.estimators import Difference, Mean
+from diagnostics.statistics.inference.least_squares import (
     Contrast,
     LeastSquares,
     cross_sums,
     standardized,
 )
-from diagnostics.statistics.robust import (
+from diagnostics.statistics.inference.robust import (
     ROBUST,
     RobustKind,
     robust_error,

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.selectors import (
+from diagnostics.statistics.selection.selectors import (
     SELECTORS,
     check_selector,
     keep_count,
@@ -26,7 +26,7 @@ from diagnostics.statistics.selectors import (
     select,
     select_many,
 )
-from diagnostics.statistics.signals import Signals, identities
+from diagnostics.statistics.selection.signals import Signals, identities
 
 ROUNDING = 1e-12  # float64 arithmetic in another order
 PAPER_POSITIONS = 57_600
@@ -410,7 +410,7 @@ def test_identity_of_a_position_ignores_other_rows_and_the_column_type() -> None
 def test_identities_are_the_same_in_another_process() -> None:
     code = (
         "import numpy as np, pandas as pd\n"
-        "from diagnostics.statistics.signals import identities\n"
+        "from diagnostics.statistics.selection.signals import identities\n"
         "print(identities(pd.Series(['x', 'y']), np.array([3, 4], dtype=np.int32)).tolist())\n"
     )
     there = subprocess.run(

@@ -12,17 +12,23 @@ import statistics_reference as reference
 from stream_files import split_rows, whole_frame, write_frame
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import Bootstrap, Interval, interval
-from diagnostics.statistics.budgets import kept_means, selections, signals_of, top_n, top_ns
-from diagnostics.statistics.gaps import matched_gap, support_gap
-from diagnostics.statistics.regression import decompose
-from diagnostics.statistics.selectors import Selector, select
-from diagnostics.statistics.stream import StreamStatistics, stream_statistics
+from diagnostics.statistics.analyses.budgets import (
+    kept_means,
+    selections,
+    signals_of,
+    top_n,
+    top_ns,
+)
+from diagnostics.statistics.analyses.gaps import matched_gap, support_gap
+from diagnostics.statistics.analyses.regression import decompose
+from diagnostics.statistics.inference.bootstrap import Bootstrap, Interval, interval
+from diagnostics.statistics.selection.selectors import Selector, select
 from diagnostics.statistics.streaming.cuts import Keys
 from diagnostics.statistics.streaming.read import read_chunks
 from diagnostics.statistics.streaming.scale import Scale
+from diagnostics.statistics.streaming.stream import StreamStatistics, stream_statistics
 from diagnostics.statistics.streaming.team import StreamSettings
-from diagnostics.statistics.tokens import derived
+from diagnostics.statistics.tables.tokens import derived
 
 SUMS = 1e-10  # sums of the same numbers in another order
 SELECTORS: tuple[Selector, ...] = (

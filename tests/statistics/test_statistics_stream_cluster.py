@@ -15,10 +15,10 @@ import pytest
 from stream_files import split_rows, whole_frame, write_frame
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import Bootstrap
-from diagnostics.statistics.stream import StreamStatistics, stream_statistics
+from diagnostics.statistics.inference.bootstrap import Bootstrap
 from diagnostics.statistics.streaming.cluster import Member
 from diagnostics.statistics.streaming.scale import Load
+from diagnostics.statistics.streaming.stream import StreamStatistics, stream_statistics
 from diagnostics.statistics.streaming.team import AnyStep, Reader, StreamSettings
 
 DRAWS = Bootstrap(draws=50, seed=2)
@@ -30,8 +30,8 @@ from functools import partial
 from pathlib import Path
 import ray
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import Bootstrap
-from diagnostics.statistics.stream import stream_statistics
+from diagnostics.statistics.inference.bootstrap import Bootstrap
+from diagnostics.statistics.streaming.stream import stream_statistics
 from diagnostics.statistics.streaming.cluster import RayTeam
 from diagnostics.statistics.streaming.team import StreamSettings
 

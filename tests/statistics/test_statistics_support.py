@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.support import TopLists, compatibility_upper, support_features
+from diagnostics.statistics.tables.support import TopLists, compatibility_upper, support_features
 
 SUMS = 1e-12  # sums of at most 40 float64 terms, in another order
 VOCABULARY = 40

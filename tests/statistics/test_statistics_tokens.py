@@ -17,8 +17,8 @@ import statistics_reference as reference
 from diagnostics.errors import InputError
 from diagnostics.files import write_json, write_parquet
 from diagnostics.scoring.run import Run, open_run, part_file, scores_table
-from diagnostics.statistics.token_files import to_arrow
-from diagnostics.statistics.tokens import token_table
+from diagnostics.statistics.tables.token_files import to_arrow
+from diagnostics.statistics.tables.tokens import token_table
 
 STORED = 1e-6  # log-probabilities are stored as float32: 24 bits of values up to about 10
 ROUNDING = 1e-12  # float64 arithmetic in another order

@@ -12,10 +12,10 @@ import run_on_disk
 import statistics_reference as reference
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.bootstrap import Bootstrap, bands, draw_counts, interval
-from diagnostics.statistics.headlines import Headline, headline
-from diagnostics.statistics.opened import OpenedRun, open_run
-from diagnostics.statistics.trajectory import trajectory
+from diagnostics.statistics.analyses.headlines import Headline, headline
+from diagnostics.statistics.analyses.trajectory import trajectory
+from diagnostics.statistics.inference.bootstrap import Bootstrap, bands, draw_counts, interval
+from diagnostics.statistics.tables.opened import OpenedRun, open_run
 
 SUMS = 1e-10  # ratios of sums against means of rows in another order
 CHECKPOINTS = {"full-20": 0.2, "full-5": 0.05, "full-10": 0.1, "mask-5": 0.05, "alone": 0.3}

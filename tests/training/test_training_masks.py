@@ -13,7 +13,7 @@ from doubles import slow_top
 
 from diagnostics.errors import InputError
 from diagnostics.models.heads import Head
-from diagnostics.statistics.selectors import SELECTORS
+from diagnostics.statistics.selection.selectors import SELECTORS
 from diagnostics.training.masks import BatchStates, batch_mask, batch_signals
 
 POSITIONS, VOCABULARY, HIDDEN, K = 300, 64, 8, 6  # more positions than one chunk of 256

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.signals import context_hashes
+from diagnostics.statistics.selection.signals import context_hashes
 from diagnostics.statistics.streaming.chunks import Chunk, Indices
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diagnostics.statistics.measured import RELATIVE_EPSILON
+from diagnostics.statistics.tables.measured import RELATIVE_EPSILON
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

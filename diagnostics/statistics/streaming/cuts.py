@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
-from diagnostics.statistics.gaps import TERTILES
-from diagnostics.statistics.quantiles import QuantileSearch
-from diagnostics.statistics.ranks import RankSearch, Words, ordered
-from diagnostics.statistics.rules import (
+from diagnostics.statistics.analyses.gaps import TERTILES
+from diagnostics.statistics.selection.rules import (
     RULES,
     entropy_or_teachability,
     incompatible,
@@ -26,9 +24,11 @@ from diagnostics.statistics.rules import (
     single,
     soft_or,
 )
-from diagnostics.statistics.selectors import Selector, keep_count
-from diagnostics.statistics.signals import identities_from, seed_hash
+from diagnostics.statistics.selection.selectors import Selector, keep_count
+from diagnostics.statistics.selection.signals import identities_from, seed_hash
 from diagnostics.statistics.streaming.chunks import Chunk
+from diagnostics.statistics.streaming.quantiles import QuantileSearch
+from diagnostics.statistics.streaming.ranks import RankSearch, Words, ordered
 from diagnostics.statistics.streaming.scale import SCALED
 
 Floats = NDArray[np.float64]

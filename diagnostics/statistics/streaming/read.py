@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
 from diagnostics.schema import check_version
-from diagnostics.statistics.columns import SCHEMA_VERSION
-from diagnostics.statistics.definitions import ATTRIBUTE, PAPER, Definitions, definition_set
 from diagnostics.statistics.streaming.canonical import Rows, in_order, indexed, require_finite
 from diagnostics.statistics.streaming.chunks import HELD, NUMBERS, Chunk, Floats, Indices
+from diagnostics.statistics.tables.columns import SCHEMA_VERSION
+from diagnostics.statistics.tables.definitions import ATTRIBUTE, PAPER, Definitions, definition_set
 
 ROWS = 2**17  # rows of a chunk
 READ_BUFFER = 2**20  # bytes of a column that are read from disk at one time

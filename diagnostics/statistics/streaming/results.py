@@ -14,32 +14,32 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diagnostics.statistics.bootstrap import (
-    Bootstrap,
-    Interval,
-    intervals,
-    percentile_interval,
-)
-from diagnostics.statistics.budgets import TopN
-from diagnostics.statistics.estimators import Difference, Estimator, Mean, estimate
-from diagnostics.statistics.gaps import (
+from diagnostics.statistics.analyses.budgets import TopN
+from diagnostics.statistics.analyses.gaps import (
     Gap,
     MatchedGap,
     balance_frame,
     constant_proxy,
     without_pairs,
 )
-from diagnostics.statistics.least_squares import require_varied
-from diagnostics.statistics.regression import (
+from diagnostics.statistics.analyses.regression import (
     PREDICTORS,
     Decomposition,
-    Outcome,
     Scope,
     decomposition_from,
 )
-from diagnostics.statistics.results import spread
+from diagnostics.statistics.inference.bootstrap import (
+    Bootstrap,
+    Interval,
+    intervals,
+    percentile_interval,
+)
+from diagnostics.statistics.inference.estimators import Difference, Estimator, Mean, estimate
+from diagnostics.statistics.inference.least_squares import require_varied
+from diagnostics.statistics.inference.results import spread
 from diagnostics.statistics.streaming.scale import SIGNALS, UNDER, Load
 from diagnostics.statistics.streaming.steps import WIDTH, Reduce, Split
+from diagnostics.statistics.tables.values import Outcome
 
 Floats = NDArray[np.float64]
 

@@ -17,12 +17,12 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from diagnostics.statistics.normalize import EPSILON, HIGH, LOW, stretched_between
-from diagnostics.statistics.quantiles import QuantileSearch
-from diagnostics.statistics.ranks import RankSearch
-from diagnostics.statistics.sketch import Sketch
 from diagnostics.statistics.streaming.chunks import Chunk
-from diagnostics.statistics.tokens import quadrants_at
+from diagnostics.statistics.streaming.quantiles import QuantileSearch
+from diagnostics.statistics.streaming.ranks import RankSearch
+from diagnostics.statistics.streaming.sketch import Sketch
+from diagnostics.statistics.tables.normalize import EPSILON, HIGH, LOW, stretched_between
+from diagnostics.statistics.tables.tokens import quadrants_at
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

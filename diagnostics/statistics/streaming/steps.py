@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diagnostics.statistics.selectors import Selector
+from diagnostics.statistics.selection.selectors import Selector
 from diagnostics.statistics.streaming.chunks import Chunk
 from diagnostics.statistics.streaming.cuts import Cuts, Kept, Keys
 from diagnostics.statistics.streaming.scale import SIGNALS, Scale

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from diagnostics.statistics.selectors import Selector
+from diagnostics.statistics.selection.selectors import Selector
 from diagnostics.statistics.streaming.read import ROWS, read_chunks
 from diagnostics.statistics.streaming.scale import Load, Step
 from diagnostics.statistics.streaming.store import MEMORY, Store

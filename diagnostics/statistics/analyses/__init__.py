@@ -1,0 +1,1 @@
+"""The questions asked of token tables, each a function that returns a frozen record."""

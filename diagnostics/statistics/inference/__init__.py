@@ -1,0 +1,1 @@
+"""Numbers from sums per prompt: estimators, the bootstrap, cluster-robust errors."""

@@ -1,0 +1,1 @@
+"""Which positions a selector keeps: signals, rules, exact budgets, overlap."""

@@ -1,0 +1,1 @@
+"""Token tables: measured under a definition set, made, written, read back, opened."""
