@@ -1,7 +1,7 @@
 """How often nominal 95 % intervals hold the truth: every kind, every headline number.
 
-Banks come from `gain_processes.py`. The truth of a number is its value in very large banks of the same
-process; a small bank's cuts and norms are estimated as its gains are, and what they add to the
+Banks come from `gain_processes.py`. The truth of a number is its value in very large banks of the
+same process; a small bank's cuts and norms are estimated as its gains are, and what they add to the
 error counts here. In the placebo bank D^L and D^I are exchangeable within prompts, so what compares
 them has the truth 0. Prints the tables of docs/coverage.md, in about 20 minutes of one core.
 Run: `OMP_NUM_THREADS=1 python benchmarks/interval_coverage.py [--quick] [PART ...]`.
