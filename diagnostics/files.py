@@ -75,12 +75,17 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.ParquetFile(path).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            where=str(path),
-            expected="a readable Parquet file",
-            got=f"damage ({_one_line(error)})",
-            fix="write the file again",
-        ) from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """What is said of a Parquet file that cannot be read to its end."""
+    return InputError(
+        where=str(path),
+        expected="a readable Parquet file",
+        got=f"damage ({_one_line(error)})",
+        fix="write the file again",
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

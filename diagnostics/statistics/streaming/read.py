@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
+from diagnostics.files import damaged
 from diagnostics.schema import check_version
 from diagnostics.statistics.streaming.canonical import Rows, in_order, indexed, require_finite
 from diagnostics.statistics.streaming.chunks import HELD, NUMBERS, Chunk, Floats, Indices
@@ -136,12 +137,7 @@ def _pieces(path: Path, rows: int, numbers: Sequence[str]) -> Iterator[_Piece]:
             ):
                 yield from _by_checkpoint(str(path), batch)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            where=str(path),
-            expected="a readable Parquet file",
-            got=f"damage ({' '.join(str(error).split())[:120]})",
-            fix="write the file again",
-        ) from error
+        raise damaged(path, error) from error
 
 
 def open_tokens(path: Path) -> pq.ParquetFile:
