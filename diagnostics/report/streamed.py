@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 
 from diagnostics.errors import InputError
-from diagnostics.files import write_text
 from diagnostics.report.noise import Row
 from diagnostics.report.rows import (
     OUTCOMES,
@@ -23,10 +22,12 @@ from diagnostics.report.rows import (
     table08_row,
     table09_row,
 )
+from diagnostics.report.write import write_csv
 from diagnostics.statistics.inference.bootstrap import DEFAULT, Bootstrap
 from diagnostics.statistics.streaming.read import open_tokens
 from diagnostics.statistics.streaming.stream import StreamStatistics, stream_statistics
 from diagnostics.statistics.streaming.team import Recruit, StreamSettings
+from diagnostics.statistics.tables.definitions import PAPER
 
 NAMES = ("table01", "table05", "table06", "table08", "table09")
 
@@ -72,7 +73,7 @@ def write_stream_tables(
             rows[name].append(row)
     tables = {name: pd.DataFrame(made) for name, made in rows.items()}
     for name, table in tables.items():
-        write_text(out / f"{name}.csv", table.to_csv(index=False))
+        write_csv(out / f"{name}.csv", table, PAPER.name)
     return tables
 
 

@@ -38,7 +38,7 @@ def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Pa
         _write_table(out / "tables", name, results)
     with figure_style():
         svgs = {
-            name: _write_figure(draw(results), out / "figures", name)
+            name: _write_figure(draw(results), out / "figures", name, settings.definitions)
             for name, draw in FIGURES.items()
         }
     write_json(out / "results.json", record(results), indent=None)
@@ -66,21 +66,28 @@ def record(results: Results) -> dict[str, Any]:
 def _write_table(folder: Path, name: str, results: Results) -> None:
     view, frame = VIEWS[name], results.tables[name]
     shown = cells(frame, view.columns)
-    note = noise_note(frame, view.columns, results.tables["noise"])
-    write_text(folder / f"{name}.csv", frame.to_csv(index=False))
+    noise = noise_note(frame, view.columns, results.tables["noise"])
+    note = f"{noise} Definitions: {results.settings.definitions}.".strip()
+    write_csv(folder / f"{name}.csv", frame, results.settings.definitions)
     write_text(folder / f"{name}.md", markdown(shown, view, note))
     write_text(folder / f"{name}.tex", latex(shown, view, note))
 
 
-def _write_figure(figure: Figure, folder: Path, name: str) -> str:
+def write_csv(path: Path, frame: pd.DataFrame, definitions: str) -> None:
+    """Writes a table whose last column names the definition set that made each number."""
+    named = frame if "definitions" in frame else frame.assign(definitions=definitions)
+    write_text(path, named.to_csv(index=False))
+
+
+def _write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> str:
     """Writes PNG and PDF on white, and returns the SVG with a clear ground."""
+    said = {"png": "Description", "pdf": "Subject"}
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata=FIGURE_METADATA["svg"])
     for suffix in ("png", "pdf"):
         with whole_file(folder / f"{name}.{suffix}") as partial:
-            figure.savefig(
-                partial, format=suffix, facecolor="white", metadata=FIGURE_METADATA[suffix]
-            )
+            metadata = FIGURE_METADATA[suffix] | {said[suffix]: f"definitions: {definitions}"}
+            figure.savefig(partial, format=suffix, facecolor="white", metadata=metadata)
     return drawn.getvalue()
 
 

@@ -84,7 +84,20 @@ def test_results_json_holds_the_csv_numbers_and_their_origin(folder: Path) -> No
     for name in CONTRACT_COLUMNS:
         stored = pd.DataFrame(record["tables"][name])
         written = pd.read_csv(folder / "tables" / f"{name}.csv")
+        assert set(written.pop("definitions")) == {"paper"}
         pd.testing.assert_frame_equal(stored, written, check_dtype=False, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", CONTRACT_COLUMNS)
+def test_every_twin_of_a_table_names_its_definition_set(folder: Path, name: str) -> None:
+    for suffix in ("md", "tex"):
+        assert "Definitions: paper." in (folder / "tables" / f"{name}.{suffix}").read_text()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_names_its_definition_set(folder: Path, name: str) -> None:
+    assert b"definitions: paper" in (folder / "figures" / f"{name}.png").read_bytes()
+    assert b"definitions: paper" in (folder / "figures" / f"{name}.pdf").read_bytes()
 
 
 def test_the_same_report_written_twice_has_the_same_numbers(
