@@ -26,6 +26,7 @@ BANK, REPORT = ROOT / "banks" / "demo.parquet", ROOT / "reports" / "demo"
 # can carry single positions over a cut; a mean over 100 positions or more then moves by less.
 NEAR = {"rtol": 2e-3, "atol": 2e-3}
 MEGABYTE = 2**20
+WITH_GAPS = ("prompts_needed",)  # whole numbers, missing where there is no goal
 
 
 def test_weights_of_the_pair_are_within_twelve_megabytes() -> None:
@@ -68,7 +69,9 @@ def test_the_reports_numbers_come_back_from_bank_and_checkpoints(tmp_path: Path)
     assert fingerprints == [s["fingerprint"] for s in made.runs[0]["checkpoints"].values()]
     for name, frame in made.tables.items():
         stored = pd.DataFrame(record["tables"][name])
+        frame = frame.astype({c: float for c in WITH_GAPS if c in frame})
         numbers = [c for c in frame.columns if frame[c].dtype.kind == "f"]
+        stored = stored.astype({c: float for c in numbers})
         absolute = [c for c in numbers if "rel" not in c]
         texts = [c for c in frame.columns if c not in numbers]
         pd.testing.assert_frame_equal(frame[texts], stored[texts], check_dtype=False, rtol=0.01)

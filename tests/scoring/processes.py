@@ -78,6 +78,7 @@ def parts_of(out: Path) -> dict[str, bytes]:
         and path.name != "manifest.json"
         and ".locks" not in path.parts
         and not path.name.endswith(".partial")
+        and not path.name.startswith(".tmp")  # what safetensors was writing when it was killed
     }
 
 
