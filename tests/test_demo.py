@@ -71,7 +71,7 @@ def test_the_reports_numbers_come_back_from_bank_and_checkpoints(tmp_path: Path)
         stored = pd.DataFrame(record["tables"][name])
         frame = frame.astype({c: float for c in WITH_GAPS if c in frame})
         numbers = [c for c in frame.columns if frame[c].dtype.kind == "f"]
-        stored = stored.astype({c: float for c in numbers})
+        stored = stored.astype(dict.fromkeys(numbers, float))
         absolute = [c for c in numbers if "rel" not in c]
         texts = [c for c in frame.columns if c not in numbers]
         pd.testing.assert_frame_equal(frame[texts], stored[texts], check_dtype=False, rtol=0.01)
