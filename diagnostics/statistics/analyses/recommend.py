@@ -3,7 +3,7 @@
 The study has 96 cells: four processes of gains, six numbers, 10, 30, 100 and 300 prompts. The t
 interval with the jackknife's error, CR3, came nearest to 95 % at every size, of the kinds that all
 numbers have: on average off by 1.5, 1.1, 0.7 and 0.7 points, percentile intervals by 6.4, 3.4, 2.0
-and 1.2, studentised ones by 4.4, 3.2, 2.1 and 1.3, BCa by 10.1, 6.3, 4.0 and 2.4. CR2 does as well
+and 1.1, studentised ones by 4.4, 3.2, 2.1 and 1.3, BCa by 10.1, 6.3, 4.0 and 2.4. CR2 does as well
 where a number has it: gap and budget do not.
 """
 
