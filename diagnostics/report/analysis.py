@@ -25,7 +25,6 @@ from diagnostics.report.checks import (
 from diagnostics.report.noise import NO_FLOOR, Floor, Row, measure
 from diagnostics.report.rows import (
     ANSWERS,
-    PAPER_SELECTORS,
     SCOPES,
     TABLE_SELECTORS,
     Piece,
@@ -51,6 +50,7 @@ from diagnostics.statistics.analyses.noise import (
     noise_floor,
     unchanged_tokens,
 )
+from diagnostics.statistics.analyses.shown import BUDGETS, PAPER_SELECTORS
 from diagnostics.statistics.inference.bootstrap import Bootstrap, Interval, Kind
 from diagnostics.statistics.tables.definitions import definition_set, definitions_of
 from diagnostics.statistics.tables.measured import Start as Measured
@@ -59,7 +59,6 @@ from diagnostics.statistics.tables.tokens import token_tables
 from diagnostics.statistics.tables.values import Outcome
 
 SUPPORTS = (8, 16, 32)
-BUDGETS = (0.01, 0.03, 0.05, 0.10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from diagnostics.report.noise import Row
-from diagnostics.report.rows import OUTCOMES, PROXIES, Piece
+from diagnostics.report.rows import OUTCOMES, Piece
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.design import plan
 from diagnostics.statistics.analyses.differ import definitions_differ
@@ -28,6 +28,7 @@ from diagnostics.statistics.analyses.headlines import BUDGET, HEADLINES, Headlin
 from diagnostics.statistics.analyses.placebo import placebos
 from diagnostics.statistics.analyses.recommend import recommended
 from diagnostics.statistics.analyses.redraw import redrawn
+from diagnostics.statistics.analyses.shown import PROXIES
 from diagnostics.statistics.inference.bootstrap import (
     DRAWN,
     Bootstrap,

@@ -22,6 +22,7 @@ from diagnostics.statistics.analyses.headlines import BUDGET, Headline, Shared, 
 from diagnostics.statistics.analyses.noise import NoiseFloor, counts_against
 from diagnostics.statistics.analyses.recommend import recommended_interval
 from diagnostics.statistics.analyses.regression import Decomposition, Scope, decompose
+from diagnostics.statistics.analyses.shown import PROXIES, QUANTILES
 from diagnostics.statistics.inference.bootstrap import Bootstrap, Interval, interval
 from diagnostics.statistics.inference.estimators import Estimator, Mean
 from diagnostics.statistics.inference.results import spread
@@ -30,18 +31,7 @@ from diagnostics.statistics.tables.values import Outcome
 
 ANSWERS: tuple[Headline, ...] = ("beta", "beta_q3", "gap", "budget")
 SCOPES: tuple[Scope, ...] = ("all", "q3")
-PROXIES = ("compatibility", "bc_union", "jaccard", "overlap", "shared_teacher_mass")
 OUTCOMES: tuple[tuple[Outcome, str], ...] = (("gain", ""), ("gain_rel", "_rel"))
-QUANTILES = (0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.95)
-PAPER_SELECTORS: tuple[Selector, ...] = (
-    "teachability",
-    "kl",
-    "tip",
-    "entropy",
-    "compatibility",
-    "incompatible",
-    "random",
-)  # of its Table 8 and ours, at every K; the others at the main K alone
 TABLE_SELECTORS = tuple(name for name in SELECTORS if name != "full")
 KEPT_COLUMNS = (
     "gain_per_keep",

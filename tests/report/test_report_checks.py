@@ -9,9 +9,10 @@ import statsmodels.api as sm
 
 from diagnostics.report.analysis import ReportSettings, Results, analyse
 from diagnostics.report.checks import PLACEBOS
-from diagnostics.report.rows import PROXIES, TABLE_SELECTORS
+from diagnostics.report.rows import TABLE_SELECTORS
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.headlines import HEADLINES
+from diagnostics.statistics.analyses.shown import PROXIES
 from diagnostics.statistics.inference.bootstrap import DRAWN
 
 SETTINGS = ReportSettings(top_k=4, draws=200, seed=3)

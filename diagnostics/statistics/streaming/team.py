@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from diagnostics.statistics.analyses.shown import BUDGETS, PAPER_SELECTORS, PROXIES, QUANTILES
 from diagnostics.statistics.selection.selectors import Selector
 from diagnostics.statistics.streaming.read import ROWS, read_chunks
 from diagnostics.statistics.streaming.scale import Load, Step
@@ -30,24 +31,10 @@ class StreamSettings:
     default one a processor.
     """
 
-    proxies: tuple[str, ...] = (
-        "compatibility",
-        "bc_union",
-        "jaccard",
-        "overlap",
-        "shared_teacher_mass",
-    )
-    selectors: tuple[Selector, ...] = (
-        "teachability",
-        "kl",
-        "tip",
-        "entropy",
-        "compatibility",
-        "incompatible",
-        "random",
-    )
-    budgets: tuple[float, ...] = (0.01, 0.03, 0.05, 0.10)
-    quantiles: tuple[float, ...] = (0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.95)
+    proxies: tuple[str, ...] = PROXIES
+    selectors: tuple[Selector, ...] = PAPER_SELECTORS
+    budgets: tuple[float, ...] = BUDGETS
+    quantiles: tuple[float, ...] = QUANTILES
     seed: int = 0
     error: float = 0.0
     rows: int = ROWS
