@@ -10,31 +10,30 @@ report's folder, and is made anew each time.
 
 from __future__ import annotations
 
-import json
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from diagnostics.bank.build import build_bank
 from diagnostics.bank.prompts import read_prompts
 from diagnostics.bank.sample import Sampling
 from diagnostics.embedded.pair import STUDENT, TEACHER, as_model
-from diagnostics.embedded.problems import sheets
+from diagnostics.embedded.prompts import write_prompts
 from diagnostics.errors import InputError
 from diagnostics.files import write_text
 from diagnostics.models.files import open_model
+from diagnostics.progress import say
 from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.write import write_report
 from diagnostics.scoring.rescore import rescore
 from diagnostics.scoring.task import Settings
 from diagnostics.statistics.selection.selectors import Selector
-from diagnostics.training.distill import TrainSettings, distill
+from diagnostics.training.distill import distill
+from diagnostics.training.settings import TrainSettings
 
 DEFAULT_OUT = Path("reports/demo")
 DEFAULT_BANK = Path("banks/demo.parquet")
@@ -73,8 +72,8 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> Path:
     student, teacher = as_model(STUDENT), as_model(TEACHER)
     _clear(out)
     bank_file = DEFAULT_BANK if out == DEFAULT_OUT and not quick else out / "bank.parquet"
-    _write_prompts(out / "prompts" / "bank.jsonl", PROMPT_SEED, size.contexts, held_out=True)
-    _write_prompts(out / "prompts" / "training.jsonl", TRAINING_SEED, size.training_prompts)
+    write_prompts(out / "prompts" / "bank.jsonl", PROMPT_SEED, size.contexts, held_out=True)
+    write_prompts(out / "prompts" / "training.jsonl", TRAINING_SEED, size.training_prompts)
     with _step(f"bank: {size.contexts} rollouts of the student"):
         sampling = Sampling(max_new_tokens=size.positions, seed=seed)
         bank = build_bank(student, str(out / "prompts" / "bank.jsonl"), bank_file, sampling)
@@ -94,7 +93,7 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> Path:
             )
             log = distill(open_model(student), open_model(teacher), prompts, settings, folder)
             checkpoints[name] = str(_without_tokenizer(folder))
-            _say(f"  held-out KL {log[0]['held_out_kl']:.4f} -> {log[-1]['held_out_kl']:.4f} nats")
+            say(f"  held-out KL {log[0]['held_out_kl']:.4f} -> {log[-1]['held_out_kl']:.4f} nats")
     with _step("rescoring: teacher, theta_0 and three checkpoints"):
         run = rescore(bank, teacher, student, checkpoints, out / "run", Settings(), name="demo")
     with _step("report"):
@@ -119,12 +118,6 @@ def _clear(out: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _write_prompts(path: Path, seed: int, count: int, *, held_out: bool = False) -> None:
-    chosen = islice(sheets(seed, held_out=held_out), count)
-    rows = [{"prompt": sheet.prompt, "answers": list(sheet.answers)} for sheet in chosen]
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-
-
 def _without_tokenizer(folder: Path) -> Path:
     """A checkpoint without its copy of the student's tokenizer, so that reports stay small."""
     for file in [*folder.glob("tokenizer*"), *folder.glob("chat_template*")]:
@@ -135,12 +128,8 @@ def _without_tokenizer(folder: Path) -> Path:
 @contextmanager
 def _step(title: str) -> Iterator[None]:
     """Says what begins, then how long it took and the process's peak memory so far."""
-    _say(title)
+    say(title)
     started = time.monotonic()
     yield
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    _say(f"  {time.monotonic() - started:.0f} s, peak memory so far {peak:.0f} MB")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    say(f"  {time.monotonic() - started:.0f} s, peak memory so far {peak:.0f} MB")

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from diagnostics.bank.contexts import BankInfo, Rollout
+from diagnostics.bank.prompts import Prompt
 from diagnostics.models.files import tokenizer_fingerprint
 
 PAD, END, UNKNOWN, USER, ASSISTANT, SYSTEM = range(6)
@@ -178,6 +179,12 @@ ROLLOUTS = (
         loss_mask=[True] * 12,
     ),
 )
+
+
+def prompts_of(count: int) -> list[Prompt]:
+    """Prompts of one to four words."""
+    texts = [" ".join(f"w{(7 * i + j) % 58}" for j in range(1 + i % 4)) for i in range(count)]
+    return [Prompt(prompt_id=f"p{i}", text=text, teacher=None) for i, text in enumerate(texts)]
 
 
 def slow_model(model: str) -> PreTrainedModel:

@@ -131,10 +131,29 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
     budget: Annotated[float, typer.Option(help="Share of positions kept, as 0.05.")] = 1.0,
+    loss: Annotated[
+        str, typer.Option(help="reverse_kl (whole vocabulary) or sampled_token.")
+    ] = "reverse_kl",
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 30,
     rollouts_per_step: Annotated[int, typer.Option(min=1, help="Fresh rollouts a step.")] = 32,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Of those in one forward pass of a rank.")
+    ] = None,
     max_new_tokens: NewTokens = 192,
     temperature: Temperature = 1.0,
+    one_per_rollout: Annotated[
+        bool, typer.Option(help="Keep a position of each rollout, as the public scripts do.")
+    ] = False,
+    save_every: Annotated[
+        int, typer.Option(min=1, help="Steps between states to resume from.")
+    ] = 50,
+    lora_rank: Annotated[
+        int | None, typer.Option(min=1, help="Train a LoRA adapter of this rank.")
+    ] = None,
+    trl: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of TRL's DistillationConfig, as use_vllm=true."),
+    ] = None,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="AdamW step size.")] = 1e-3,
     top_k: Annotated[int, typer.Option(min=1, help="Support size K of D and C.")] = 16,
     held_out: Annotated[int, typer.Option(min=1, help="Prompts set aside for held-out KL.")] = 16,
@@ -146,28 +165,41 @@ def train(
     device: Device = "auto",
     dtype: DtypeName = "float32",
 ) -> None:
-    """Masked on-policy distillation: one arm."""
+    """Masked on-policy distillation: one arm; run again it goes on from its last saved state."""
     from diagnostics.bank.prompts import read_prompts
     from diagnostics.models.files import open_model
     from diagnostics.models.weights import resolve_device, resolve_dtype
     from diagnostics.statistics.selection.selectors import check_budget, check_selector
-    from diagnostics.training.distill import TrainSettings, distill
+    from diagnostics.training.distill import distill
+    from diagnostics.training.settings import (
+        TrainSettings,
+        check_loss,
+        check_teacher,
+        parse_options,
+    )
 
     check_budget(budget)
+    check_teacher(teacher, [check_selector(selector)])
     chosen = resolve_device(device)
     settings = TrainSettings(
         selector=check_selector(selector),
         budget=budget,
+        loss=check_loss(loss),
         steps=steps,
         rollouts_per_step=rollouts_per_step,
+        micro_batch=micro_batch,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         learning_rate=learning_rate,
         top_k=top_k,
+        one_per_rollout=one_per_rollout,
         seed=seed,
         held_out=held_out,
+        save_every=save_every,
+        lora_rank=lora_rank,
         device=chosen,
         dtype=resolve_dtype(dtype, chosen),
+        trl=parse_options(trl or []),
     )
     log = distill(
         open_model(student),

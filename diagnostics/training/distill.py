@@ -1,14 +1,12 @@
-"""Masked reverse-KL on-policy distillation (paper, section 4.1, Eq. 6-7): one small loop.
+"""Masked on-policy distillation (paper, section 4.1, Eq. 6-7): one arm, from models to checkpoint.
 
-Each step: fresh rollouts of the current student, hidden states of both models, a mask, then
+    prompts -> held-out ones frozen -> TRL's trainer with a mask (`trainer`) -> checkpoint and log
 
-    loss = mean over kept positions of KL(p_theta || p_T), nats,
-
-and one AdamW step, its size falling linearly to nought. Prompts, their order and the sampling seeds
-depend on `seed` alone, so all arms of an experiment see the same prompts. Some prompts are set
-aside: their rollouts by theta_0 are frozen and give the held-out KL(p_T || p_theta) of the log. A
-teacher may have a prompt of its own (`teacher_prompt`). Not covered: several devices, adapters,
-resuming; a library trainer is to take this loop's place behind the seam in `masks`.
+Each step: fresh rollouts of the current student, the mask, the mean loss of what it keeps, and one
+AdamW step, its size falling linearly to nought. Prompts, their order and the noise of sampling
+depend on `seed` alone, so all arms of an experiment see the same. The state is saved every
+`save_every` steps under a hidden folder beside `out`; the same call goes on from there. `out`
+appears when it is whole.
 """
 
 from __future__ import annotations
@@ -16,87 +14,41 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diagnostics.bank.prompts import Prompt
-from diagnostics.bank.sample import Samples, encode_prompt, sample_batch
+from diagnostics.bank.sample import encode_prompt
 from diagnostics.errors import InputError
 from diagnostics.files import write_json, write_text
-from diagnostics.models.files import (
-    ModelFiles,
-    check_one_width,
-    check_shared_vocabulary,
-    check_top_k,
-    require_tokenizer,
-    require_trainable,
+from diagnostics.models.files import ModelFiles, require_tokenizer
+from diagnostics.models.heads import head_of
+from diagnostics.models.weights import load_weights
+from diagnostics.training.held_out import Encoded, freeze
+from diagnostics.training.settings import (
+    SETTINGS_FILE,
+    TrainSettings,
+    check_arm,
+    check_out,
+    micro_batch,
 )
-from diagnostics.models.heads import Head, head_of
-from diagnostics.models.weights import Dtype, final_hidden, load_weights
-from diagnostics.progress import bar
-from diagnostics.scoring.divergence import chunked, distribution, kl_divergence
-from diagnostics.scoring.hidden import Context, hidden_states
-from diagnostics.statistics.selection.selectors import Selector, check_budget
-from diagnostics.training.masks import BatchStates, batch_mask
 
-TEACHER_TOKENS = 8192  # in a forward pass without gradient
+if TYPE_CHECKING:
+    from trl import DistillationConfig
 
+    from diagnostics.training.trainer import MaskedDistillationTrainer
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSettings:
-    """One arm. `budget` is the kept share of positions, `top_k` the support of D and C."""
-
-    selector: Selector = "full"
-    budget: float = 1.0
-    steps: int = 30
-    rollouts_per_step: int = 32
-    max_new_tokens: int = 192
-    temperature: float = 1.0
-    learning_rate: float = 1e-3
-    top_k: int = 16
-    seed: int = 0
-    held_out: int = 16
-    held_out_every: int = 10
-    dtype: Dtype = "float32"
-    device: str = "cpu"
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """A prompt as token ids, as the student and as the teacher read it."""
-
-    student: list[int]
-    teacher: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """Student (trained) and teacher (frozen) with the student's tokenizer."""
-
-    student: PreTrainedModel
-    teacher: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    teacher_head: Head
-    student_shape: Head
-
-    def student_head(self) -> Head:
-        """The student's head as it is now, with its gradient."""
-        module = self.student.get_output_embeddings()
-        return replace(self.student_shape, weight=module.weight, bias=getattr(module, "bias", None))
-
-
-def reverse_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL(p_theta || p_T) at each position, (pos,) nats, for logits (pos, vocab) (Eq. 6)."""
-    log_s = torch.log_softmax(student_logits, dim=1)
-    log_t = torch.log_softmax(teacher_logits, dim=1)
-    return (log_s.exp() * (log_s - log_t)).sum(dim=1)
+LOG_FILE = "training_log.jsonl"
+NOT_LOGGED = ("epoch", "step_time", "num_tokens", "num_input_tokens_seen")  # of TRL's own
+RENAMED = {"completions/mean_length": "mean_length"}
+Log = list[dict[str, Any]]
 
 
 def distill(
@@ -105,226 +57,222 @@ def distill(
     prompts: Sequence[Prompt],
     settings: TrainSettings,
     out: Path,
-) -> list[dict[str, Any]]:
+) -> Log:
     """Trains one arm, saves its checkpoint to `out` and returns the log, one entry a step.
 
+    An entry holds the loss, what the mask kept (`selection.describe`), and the held-out KL before
+    the step, nats; a last one the held-out KL after. Interrupted, the same call goes on.
+
     Raises InputError before weights are loaded for a bad budget, vocabularies that differ, too few
-    prompts or an `out` in use; during training when the loss is not finite.
+    prompts, an `out` in use or a half-trained arm of other settings; during training when the loss
+    is not finite.
     """
-    check_budget(settings.budget)
-    require_trainable(student)
-    check_shared_vocabulary(teacher, student)
-    check_one_width(teacher, student)
-    _check_room(out, prompts, settings)
-    check_top_k(settings.top_k, student.vocabulary)
-    tokenizer = require_tokenizer(student)
-    models = [load_weights(m, settings.dtype, settings.device) for m in (student, teacher)]
-    pair = _Pair(
-        student=models[0],
-        teacher=models[1],
-        tokenizer=tokenizer,
-        teacher_head=head_of(models[1], teacher.spec),
-        student_shape=head_of(models[0], student.spec),
-    )
-    encoded = [_encode(prompt, tokenizer) for prompt in prompts]
-    frozen = encoded[: settings.held_out]
-    samples = _rollouts(pair, frozen, settings, settings.seed)
-    held_out = _contexts(samples, [prompt.student for prompt in frozen])
-    targets = hidden_states(
-        pair.teacher, _contexts(samples, [prompt.teacher for prompt in frozen]), TEACHER_TOKENS
-    )
-    optimizer = torch.optim.AdamW(
-        pair.student.parameters(), lr=settings.learning_rate, weight_decay=0.0
-    )
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=settings.steps)
-    log: list[dict[str, Any]] = []
-    title = f"training {settings.selector}"
-    with bar(title, settings.steps) as advance:
-        order = _prompt_batches(encoded[settings.held_out :], settings)
-        for step in range(settings.steps):
-            entry: dict[str, Any] = {"step": step}
-            if step % settings.held_out_every == 0:
-                entry["held_out_kl"] = held_out_kl(pair, held_out, targets)
-            indices, seed = next(order)
-            chosen = [encoded[i] for i in indices]
-            samples = _rollouts(pair, chosen, settings, seed)
-            names = [f"{step}:{i}" for i in indices]
-            entry |= _update(pair, chosen, samples, names, settings, optimizer)
-            schedule.step()
-            log.append(entry)
-            advance(1)
-    log.append({"step": settings.steps, "held_out_kl": held_out_kl(pair, held_out, targets)})
-    _save(pair, student, settings, log, out)
+    check_arm(student, teacher, prompts, settings)
+    partial = out.with_name(f".{out.name}.partial")
+    check_out(out, partial, json.loads(json.dumps(asdict(settings))))
+    try:
+        with _without_deprecations():
+            trainer = _trainer(student, teacher, prompts, settings, partial)
+            return _train(trainer, student, settings, out, partial)
+    except InputError:
+        shutil.rmtree(partial, ignore_errors=True)  # to go on would end in the same place
+        raise
+
+
+def _train(
+    trainer: MaskedDistillationTrainer,
+    student: ModelFiles,
+    settings: TrainSettings,
+    out: Path,
+    partial: Path,
+) -> Log:
+    """Trains, or goes on, and puts the checkpoint into place."""
+    main = trainer.accelerator.is_main_process
+    if main:
+        write_json(partial / SETTINGS_FILE, asdict(settings))
+    trainer.train(resume_from_checkpoint=_last_state(partial))
+    last = trainer.held_out_kl()
+    log = [_entry(e) for e in trainer.state.log_history if "loss" in e]
+    log.append({"step": settings.steps, "held_out_kl": last})
+    _save(trainer, student, settings, log, partial / "whole")
+    trainer.accelerator.wait_for_everyone()
+    if main:
+        if out.exists():
+            out.rmdir()
+        (partial / "whole").rename(out)
+        shutil.rmtree(partial)
+    trainer.accelerator.wait_for_everyone()
     return log
 
 
-def _update(
-    pair: _Pair,
-    prompts: Sequence[_Encoded],
-    samples: Samples,
-    names: Sequence[str],
+def read_log(folder: Path) -> Log:
+    """The log of a finished arm."""
+    lines = (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """TRL uses names that transformers has given others since; its user can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is deprecated", category=FutureWarning)
+        yield
+
+
+def _trainer(
+    student: ModelFiles,
+    teacher: ModelFiles,
+    prompts: Sequence[Prompt],
     settings: TrainSettings,
-    optimizer: torch.optim.Optimizer,
-) -> dict[str, Any]:
-    """One step on one rollout batch; returns what the log keeps of it."""
-    states = _batch_states(pair, prompts, samples, names)
-    selection = batch_mask(
-        states, settings.selector, settings.budget, settings.top_k, settings.seed
+    partial: Path,
+) -> MaskedDistillationTrainer:
+    """Both models, the held-out contexts and the training prompts in one trainer."""
+    from transformers import PrinterCallback
+
+    from diagnostics.training.callbacks import HeldOutKL, ProgressBar
+    from diagnostics.training.trainer import MaskedDistillationTrainer
+
+    args = _arguments(settings, partial)
+    device = str(args.device)
+    tokenizer = require_tokenizer(student)
+    tokenizer.padding_side = "left"
+    learner, model = (load_weights(files, "float32", device) for files in (student, teacher))
+    head, teacher_head = head_of(learner, student.spec), head_of(model, teacher.spec)
+    encoded = [_encode(prompt, tokenizer) for prompt in prompts]
+    held_out = freeze(
+        learner,
+        model,
+        teacher_head,
+        tokenizer,
+        encoded[: settings.held_out],
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        seed=settings.seed,
     )
-    kept = torch.from_numpy(selection.mask).to(states.student.device)
-    teacher_logits = states.teacher_head.logits(states.teacher[kept])
-    losses = reverse_kl(states.student_head.logits(states.student[kept]), teacher_logits)
-    loss = losses.mean()
-    if not bool(torch.isfinite(loss)):
-        raise InputError(
-            where=f"training {settings.selector}, rollouts {names[0]} to {names[-1]}",
-            expected="a finite loss",
-            got=str(loss.item()),
-            fix="lower --learning-rate, or train in float32",
-        )
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(pair.student.parameters(), 1.0)
-    optimizer.step()
-    return {
-        "loss": loss.item(),
-        "kept": int(kept.sum()),
-        "wanted": selection.wanted,
-        "keep": float(kept.float().mean()),
-        "tied_share": selection.tied_share,
-        "mean_length": float(samples.valid.sum(dim=1).float().mean()),
+    trainer = MaskedDistillationTrainer(
+        model=learner,
+        teacher_model=model.requires_grad_(False),
+        args=args,
+        train_dataset=_dataset(encoded[settings.held_out :], settings),
+        processing_class=tokenizer,
+        peft_config=_adapter(settings),
+        arm=settings,
+        student_head=head,
+        teacher_head=teacher_head,
+        held_out=held_out,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(HeldOutKL(trainer, settings.held_out_every))
+    trainer.add_callback(ProgressBar(f"training {settings.selector}"))
+    return trainer
+
+
+def _arguments(settings: TrainSettings, partial: Path) -> DistillationConfig:
+    """TRL's configuration of an arm; `settings.trl` has the last word where it is not ours."""
+    from accelerate import PartialState
+    from trl import DistillationConfig
+
+    cpu = settings.device == "cpu"
+    ranks = PartialState(cpu=cpu).num_processes
+    size, passes = micro_batch(settings, ranks)
+    options: dict[str, Any] = {
+        "output_dir": str(partial / "states"),
+        "per_device_train_batch_size": size,
+        "gradient_accumulation_steps": passes,
+        "max_steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "linear",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "beta": 1.0,  # KL(p_theta || p_T)
+        "temperature": 1.0,  # of the loss; sampling has its own
+        "generation_kwargs": {"temperature": settings.temperature},
+        "max_completion_length": settings.max_new_tokens,
+        "shuffle_dataset": False,
+        "disable_dropout": True,
+        "gradient_checkpointing": False,
+        "bf16": settings.dtype == "bfloat16",
+        "fp16": settings.dtype == "float16",
+        "use_cpu": cpu,
+        "dataloader_pin_memory": not cpu,
+        "seed": settings.seed,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": settings.save_every,
+        "save_total_limit": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return DistillationConfig(**options | dict(settings.trl))
+
+
+def _dataset(prompts: Sequence[Encoded], settings: TrainSettings) -> Any:
+    """A row for every rollout of the training, in order, so that a resumed one finds its place."""
+    from datasets import Dataset
+
+    rows = _order(len(prompts), settings.steps * settings.rollouts_per_step, settings.seed)
+    columns = {
+        "prompt": [prompts[row].student for row in rows],
+        "teacher_prompt": [prompts[row].teacher for row in rows],
+    }
+    return Dataset.from_dict(columns)
+
+
+def _order(prompts: int, rollouts: int, seed: int) -> list[int]:
+    """Which prompt each rollout is of: shuffled, none twice before all once."""
+    rng = random.Random(seed)
+    rows: list[int] = []
+    while len(rows) < rollouts:
+        rows += rng.sample(range(prompts), prompts)
+    return rows[:rollouts]
+
+
+def _adapter(settings: TrainSettings) -> Any:
+    if settings.lora_rank is None:
+        return None
+    from peft import LoraConfig
+
+    rank = settings.lora_rank
+    return LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def _encode(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+    own = encode_prompt(prompt.text, tokenizer)
+    teacher = own if prompt.teacher is None else encode_prompt(prompt.teacher, tokenizer)
+    return Encoded(student=own, teacher=teacher)
+
+
+def _last_state(partial: Path) -> str | None:
+    """The latest state that was saved whole: `trainer_state.json` is written last."""
+    states = [path.parent for path in partial.glob("states/checkpoint-*/trainer_state.json")]
+    return str(max(states, key=lambda p: int(p.name.split("-")[1]))) if states else None
+
+
+def _entry(logged: dict[str, Any]) -> dict[str, Any]:
+    """A step of TRL's log under our names; steps count from 0."""
+    named = {RENAMED.get(key, key): value for key, value in logged.items()}
+    named = {k: v for k, v in named.items() if "/" not in k and k not in NOT_LOGGED}
+    return {"step": logged["step"] - 1} | {
+        key: named[key] for key in sorted(named) if key != "step"
     }
 
 
-def _batch_states(
-    pair: _Pair, prompts: Sequence[_Encoded], samples: Samples, names: Sequence[str]
-) -> BatchStates:
-    """Hidden states of both models at the batch's valid positions; the student's with gradient."""
-    device = pair.student.device
-    width = max(len(p) for p in samples.prompt_ids)
-    rows, length = samples.response_ids.shape
-    ids = torch.zeros(rows, width + length, dtype=torch.int64)
-    attention = torch.zeros_like(ids)
-    reads = torch.zeros(rows, width + length, dtype=torch.bool)  # states that predict a response
-    for row, prompt in enumerate(samples.prompt_ids):
-        kept = int(samples.valid[row].sum())
-        end = len(prompt) + kept
-        ids[row, : len(prompt)] = prompt
-        ids[row, len(prompt) : end] = samples.response_ids[row, :kept]
-        attention[row, :end] = 1
-        reads[row, len(prompt) - 1 : end - 1] = True
-    ids, attention, reads = ids.to(device), attention.to(device), reads.to(device)
-    seen = _contexts(samples, [prompt.teacher for prompt in prompts])
-    teacher = torch.cat(hidden_states(pair.teacher, seen, TEACHER_TOKENS))
-    student = final_hidden(pair.student, ids, attention)[reads]
-    lengths = samples.valid.sum(dim=1).tolist()
-    return BatchStates(
-        student=student,
-        teacher=teacher,
-        student_head=pair.student_head(),
-        teacher_head=pair.teacher_head,
-        context=[name for name, n in zip(names, lengths, strict=True) for _ in range(n)],
-        position=[t for n in lengths for t in range(n)],
-    )
-
-
-def _prompt_batches(
-    encoded: Sequence[_Encoded], settings: TrainSettings
-) -> Iterator[tuple[list[int], int]]:
-    """Endless (prompt indices, sampling seed): prompts shuffled, none twice before all once."""
-    rng = random.Random(settings.seed)
-    first = settings.held_out
-    waiting: list[int] = []
-    while True:
-        while len(waiting) < settings.rollouts_per_step:
-            fresh = list(range(first, first + len(encoded)))
-            rng.shuffle(fresh)
-            waiting += fresh
-        batch = [waiting.pop(0) for _ in range(settings.rollouts_per_step)]
-        yield batch, rng.getrandbits(62)
-
-
-def _rollouts(
-    pair: _Pair, prompts: Sequence[_Encoded], settings: TrainSettings, seed: int
-) -> Samples:
-    end, pad = pair.tokenizer.eos_token_id, pair.tokenizer.pad_token_id
-    return sample_batch(
-        pair.student,
-        [prompt.student for prompt in prompts],
-        max_new_tokens=settings.max_new_tokens,
-        temperature=settings.temperature,
-        seed=seed,
-        end=end,
-        pad=end if pad is None else pad,
-    )
-
-
-def _encode(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> _Encoded:
-    own = encode_prompt(prompt.text, tokenizer)
-    teacher = own if prompt.teacher is None else encode_prompt(prompt.teacher, tokenizer)
-    return _Encoded(student=own, teacher=teacher)
-
-
-def _contexts(samples: Samples, prompts: Sequence[list[int]]) -> list[Context]:
-    """Sampled responses after the prompts that one of the models reads."""
-    contexts = []
-    for row, prompt in enumerate(prompts):
-        kept = int(samples.valid[row].sum())
-        contexts.append(
-            Context(
-                prompt=np.asarray(prompt, dtype=np.int32),
-                response=samples.response_ids[row, :kept].numpy().astype(np.int32),
-                valid=np.ones(kept, dtype=bool),
-            )
-        )
-    return contexts
-
-
-@torch.no_grad()
-def held_out_kl(pair: _Pair, contexts: Sequence[Context], targets: Sequence[Tensor]) -> float:
-    """Mean KL(p_T || p_theta), nats, over frozen contexts; `targets`: teacher's states."""
-    states = torch.cat(hidden_states(pair.student, contexts, TEACHER_TOKENS))
-    student_head, teacher_head = pair.student_head(), pair.teacher_head
-    values = [
-        kl_divergence(distribution(teacher_head.logits(t)), distribution(student_head.logits(s)))
-        for t, s in zip(chunked(torch.cat(list(targets))), chunked(states), strict=True)
-    ]
-    return float(torch.cat(values).mean())
-
-
-def _check_room(out: Path, prompts: Sequence[Prompt], settings: TrainSettings) -> None:
-    if len(prompts) < settings.held_out + settings.rollouts_per_step:
-        raise InputError(
-            where="--prompts",
-            expected=f"at least {settings.held_out} held-out prompts and one batch of "
-            f"{settings.rollouts_per_step}",
-            got=f"{len(prompts)} prompts",
-            fix="give more prompts or smaller batches",
-        )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(
-            where=str(out),
-            expected="a new or empty folder",
-            got="files" if out.is_dir() else "a file",
-            fix="choose another --out",
-        )
-
-
 def _save(
-    pair: _Pair,
+    trainer: MaskedDistillationTrainer,
     student: ModelFiles,
     settings: TrainSettings,
-    log: Sequence[dict[str, Any]],
-    out: Path,
+    log: Log,
+    folder: Path,
 ) -> None:
-    """Writes weights (in the dtype the student has on disk), settings and log; whole or not."""
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    stored = student.config.get_text_config().dtype or torch.float32
-    pair.student.to(stored).save_pretrained(partial)
-    pair.tokenizer.save_pretrained(partial)
-    write_json(partial / "training_settings.json", asdict(settings))
-    write_text(partial / "training_log.jsonl", "".join(json.dumps(e) + "\n" for e in log))
-    if out.exists():
-        out.rmdir()
-    partial.rename(out)
+    """Writes weights (in the dtype the student has on disk), settings and log."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        trainer.save_model(str(folder))  # gathers the shards
+    elif trainer.accelerator.is_main_process:
+        model: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
+        model.to(student.config.get_text_config().dtype or torch.float32).save_pretrained(folder)
+    if trainer.accelerator.is_main_process:
+        require_tokenizer(student).save_pretrained(folder)
+        write_json(folder / SETTINGS_FILE, asdict(settings))
+        write_text(folder / LOG_FILE, "".join(json.dumps(e) + "\n" for e in log))

@@ -1,0 +1,1 @@
+"""Masks x budgets x seeds: trained, rescored on one bank, reported."""

@@ -1,0 +1,55 @@
+"""From an experiment to its report: trains, rescores and reports what is not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from diagnostics.interventions.experiment import (
+    Experiment,
+    Say,
+    failures,
+    rescore_arms,
+    train_arms,
+    trained_arms,
+)
+from diagnostics.report.analysis import ReportSettings
+from diagnostics.report.interventions import write_interventions
+from diagnostics.report.views import View
+from diagnostics.training.settings import TrainSettings
+
+Extra = Mapping[str, tuple[pd.DataFrame, View]]
+
+
+def run_experiment(
+    experiment: Experiment,
+    out: Path,
+    settings: ReportSettings,
+    *,
+    workers: int,
+    say: Say,
+    downstream: Extra | None = None,
+) -> Path:
+    """Trains what is not trained, rescores what is not rescored, reports; the page's path."""
+    say(f"training {len(experiment.arms)} arms, {workers} at a time")
+    train_arms(experiment, out, workers=workers, say=say)
+    say(f"rescoring them on {experiment.bank}")
+    run = rescore_arms(experiment, out)
+    say("report")
+    return write_interventions(
+        run,
+        trained_arms(experiment, out),
+        out,
+        settings,
+        extra_tables=downstream or {},
+        missing=failures(experiment, out),
+        training=shared_settings(experiment.settings),
+    )
+
+
+def shared_settings(settings: TrainSettings) -> dict[str, object]:
+    """What all arms of an experiment share, for its report."""
+    own = ("selector", "budget", "seed")
+    return {name: getattr(settings, name) for name in settings.__slots__ if name not in own}
