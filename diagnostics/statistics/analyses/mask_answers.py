@@ -22,8 +22,9 @@ from diagnostics.statistics.analyses.mask_effects import (
 from diagnostics.statistics.inference.bootstrap import DEFAULT, Bootstrap, Interval, bands, interval
 from diagnostics.statistics.inference.estimators import estimate
 from diagnostics.statistics.inference.results import Result
+from diagnostics.statistics.selection.selectors import Selector
 
-Q3_MASKS = ("q3+high-dl", "q3+low-dl", "q3+high-di")
+Q3_MASKS: tuple[Selector, ...] = ("q3+high-dl", "q3+low-dl", "q3+high-di")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -38,8 +39,8 @@ class Leader(Result):
     value: Interval
     others: tuple[Versus, ...]
 
-    def against(self, second: str) -> Versus | None:
-        """The comparison with a mask of that name."""
+    def against(self, second: Mask) -> Versus | None:
+        """The comparison with a mask."""
         return next((one for one in self.others if one.second == second), None)
 
 
@@ -92,7 +93,7 @@ def leader_at(rescored: Rescored, budget: float, bootstrap: Bootstrap = DEFAULT)
 
 def peak(
     rescored: Rescored,
-    selector: str,
+    selector: Selector,
     bootstrap: Bootstrap = DEFAULT,
     *,
     number: Number = "gain",
@@ -108,7 +109,7 @@ def budgets_to_compare(rescored: Rescored) -> list[float]:
     return sorted({budget for budget in asked if asked.count(budget) > 1})
 
 
-def swept(rescored: Rescored) -> list[str]:
+def swept(rescored: Rescored) -> list[Selector]:
     """Selectors that were trained at several budgets, most budgets first."""
     names = [m[0] for m in rescored.masks]
     return sorted(

@@ -25,6 +25,7 @@ from diagnostics.statistics.tables.values import Outcome
 
 ONE_SEED = "one seed: no deviation over seeds"
 REFERENCES = ("random", "full")
+DEVIATIONS: tuple[Number, ...] = ("gain", "contrast", "matched_gap")  # over seeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -36,8 +37,8 @@ class Versus(Result):
     the sign of `difference`; `sd` of it over them, NaN for fewer than two.
     """
 
-    first: str
-    second: str
+    first: Mask
+    second: Mask
     number: Number
     difference: Interval
     seeds: int
@@ -150,8 +151,8 @@ def compared(
     """A difference whose interval is known, with what its seeds say."""
     apart = seed_differences(rescored, first, second, number, outcome)
     return Versus(
-        first=name_of_mask(first),
-        second=name_of_mask(second),
+        first=first,
+        second=second,
         number=number,
         difference=value,
         seeds=len(apart),
@@ -197,10 +198,10 @@ def _effect(
     arms = rescored.of(mask)
     keep = float(np.mean([arm.keep for arm in arms]))
     gain = numbers["gain", mask]
-    spread = {
-        f"{name}_sd": deviation(list(rescored.by_seed(name, mask, outcome).values()))
-        for name in ("gain", "contrast", "matched_gap")
-    }
+    found: dict[str, Any] = {name: numbers[name, mask] for name in NUMBERS}
+    for name in DEVIATIONS:
+        apart = rescored.by_seed(name, mask, outcome)
+        found[f"{name}_sd"] = deviation(list(apart.values()))
     shares = [np.nan if arm.q3_share is None else arm.q3_share for arm in arms]
     return MaskEffect(
         selector=mask[0],
@@ -212,8 +213,7 @@ def _effect(
         held_out_kl=float(np.mean([arm.held_out_kl for arm in arms])),
         skipped=sum(arm.skipped for arm in arms),
         note=ONE_SEED if len(arms) == 1 else "",
-        **{name: numbers[name, mask] for name in NUMBERS},
-        **spread,
+        **found,
         **_against(rescored, mask, numbers, outcome),
         **_aim(rescored, mask),
     )
