@@ -19,8 +19,7 @@ from diagnostics.report.figures import figure_style
 from diagnostics.report.live_analysis import Extra, LiveResults, analyse_arms
 from diagnostics.report.live_figures import FIGURES
 from diagnostics.report.live_page import render_live_page
-from diagnostics.report.live_views import VIEWS
-from diagnostics.report.paper import paper_table
+from diagnostics.report.live_views import PAPER_COLUMNS, paper_beside
 from diagnostics.report.write import json_rows, plain, write_figure, write_twins
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.interventions import Arm
@@ -72,7 +71,7 @@ def write_interventions(
 
 def live_record(results: LiveResults) -> dict[str, Any]:
     """Everything of the report as JSON values; a number that does not exist is null."""
-    paper = {name: paper_table(name) for name in results.tables if name in VIEWS}
+    paper = {name: paper_beside(name) for name in PAPER_COLUMNS if name in results.tables}
     return {
         **asdict(results.settings),
         "training": plain(results.training),

@@ -125,9 +125,9 @@ def _tables(
     rows: dict[str, list[Row]] = {name: [] for name in VIEWS}
     for name, row in live_rows(run.name, settings.top_k, rescored, settings.bootstrap):
         rows[name].append(floor.beside(name, row))
-    return {
-        name: with_difference_noise(pd.DataFrame(found)) for name, found in rows.items() if found
-    }
+    tables = {name: pd.DataFrame(found) for name, found in rows.items() if found}
+    noise = _noise(tables["table02"])["gain"]
+    return {name: with_difference_noise(table, noise) for name, table in tables.items()}
 
 
 def _about(
@@ -157,10 +157,11 @@ def _noise(table: pd.DataFrame) -> dict[Number, float]:
 
 
 def _main_budgets(rescored: Rescored) -> tuple[float, ...]:
-    """The budgets with the most masks, ascending."""
+    """The budgets with the most masks, or at least half as many, ascending."""
     asked = [mask[1] for mask in rescored.masks if mask[0] != "full"]
-    several = budgets_to_compare(rescored)
-    return tuple(sorted(sorted(several, key=lambda b: (-asked.count(b), b))[:SHOWN_BUDGETS]))
+    most = max((asked.count(budget) for budget in asked), default=0)
+    full = [b for b in budgets_to_compare(rescored) if 2 * asked.count(b) >= most]
+    return tuple(sorted(sorted(full, key=lambda b: (-asked.count(b), b))[:SHOWN_BUDGETS]))
 
 
 def _require_free(extra: Extra) -> None:

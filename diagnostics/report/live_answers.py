@@ -26,7 +26,7 @@ from diagnostics.statistics.analyses.mask_effects import REFERENCES, Versus, nam
 from diagnostics.statistics.inference.bootstrap import Bootstrap, Interval
 from diagnostics.statistics.selection.selectors import Selector
 
-SHOWN_SWEEPS = 3  # selectors whose peak the page's card says; the table has all
+SHOWN_SWEEPS, LONG_SWEEP = 3, 3  # selectors in the peak's card, of so many budgets where any is
 Noise = Mapping[Number, float]
 ASKED: tuple[Number, ...] = ("gain", "contrast")
 Q3_PAIRS: tuple[tuple[Selector, str], ...] = (("q3+low-dl", "low D^L"), ("q3+high-di", "high D^I"))
@@ -68,12 +68,11 @@ def _best(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Card:
 
 
 def _best_reply(best: Leader, budget: float, noise: Noise) -> Reply:
-    known = [one for one in best.others if one.second[0] in REFERENCES]
+    known = [one for name in REFERENCES for one in best.others if one.second[0] == name]
     rivals = [one for one in best.others if one.second[0] not in REFERENCES]
-    remarks = [
-        f"{_signed(one)} against {one.second[0]}: {_sure(one, noise)}"
-        for one in (*known, *rivals[:1])
-    ]
+    remarks = [_compared(one, noise) for one in (*known, *rivals[:1])]
+    found = [one.second[0] for one in known] + [best.mask[0]]
+    remarks += [f"{name} was not trained here" for name in REFERENCES if name not in found]
     random = best.against(("random", budget))
     clear = random is not None and _verdict(random, noise) == "yes"
     return Reply(
@@ -102,7 +101,7 @@ def _inside_q3(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Card:
                         verdict=verdict,
                         word=VERDICTS[verdict],
                         text=_interval(found.difference),
-                        remarks=(_seed_words(found),),
+                        remarks=(_seed_words(found), *_same_target(rescored, other)),
                     )
                 )
                 rows.append(_row("q3", percent(budget), found, noise))
@@ -114,13 +113,24 @@ def _inside_q3(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Card:
     )
 
 
+def _same_target(rescored: Rescored, other: Mask) -> tuple[str, ...]:
+    """Says so where Q3 is so small that both masks keep all of it."""
+    if rescored.targets[other].short:
+        return ("Q3 of the bank is smaller than the budget: both masks aim at all of it",)
+    return ()
+
+
 def _peaks(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Card:
     replies, rows = [], []
-    for place, selector in enumerate(swept(rescored)):
+    names = swept(rescored)
+    counts = [sum(mask[0] == name for mask in rescored.masks) for name in names]
+    shown = [n for n, count in zip(names, counts, strict=True) if count >= LONG_SWEEP] or names
+    for selector in names:
         for what in ASKED:
             found = peak(rescored, selector, bootstrap, number=what)
             rows += list(_leader_rows(f"peak of {what}", selector, found, noise))
-            if place < SHOWN_SWEEPS and (what == "gain" or place == 0):
+            first = selector == names[0]
+            if selector in shown[:SHOWN_SWEEPS] and (what == "gain" or first):
                 replies.append(_peak_reply(found, what, noise))
     return Card(
         question="Where does the budget curve peak?",
@@ -135,7 +145,7 @@ def _peak_reply(found: Leader, what: Number, noise: Noise) -> Reply:
     unclear = [one for one in found.others if _verdict(one, noise) != "yes"]
     above = "clearly above every other budget"
     if unclear:
-        budgets = ", ".join(percent(one.second[1]) for one in unclear)
+        budgets = ", ".join(percent(b) for b in sorted(one.second[1] for one in unclear))
         above = f"not clearly above {budgets}"
     return Reply(
         outcome=f"{found.mask[0]}, {what}",
@@ -168,14 +178,16 @@ def _seed_replies(found: SeedSpread) -> Iterator[Reply]:
         yield Reply("over seeds of one mask", "unclear", "Not known", "", (said,))
     else:
         said = f"pooled over {found.masks} masks with several seeds"
-        yield Reply("over seeds of one mask", "unclear", number(found.within), "nats", (said,))
+        yield Reply(
+            "over seeds of one mask", "unclear", f"{number(found.within)} nats", "", (said,)
+        )
     if found.between == found.between:
         ratio = found.between / found.within if found.within > 0 else float("nan")
         said = f"{ratio:.1f} times that over seeds" if ratio == ratio else "of seed-averaged gains"
-        yield Reply("between masks", "unclear", number(found.between), "nats", (said,))
+        yield Reply("between masks", "unclear", f"{number(found.between)} nats", "", (said,))
     if found.prompts == found.prompts:
         said = "median half-width of a mask's 95 % interval, which knows nothing of seeds"
-        yield Reply("over prompts", "unclear", f"±{number(found.prompts)}", "nats", (said,))
+        yield Reply("over prompts", "unclear", f"±{number(found.prompts)} nats", "", (said,))
 
 
 def _leader_rows(question: str, of: str, best: Leader, noise: Noise) -> Iterator[Row]:
@@ -214,12 +226,15 @@ def _verdict(one: Versus, noise: Noise) -> str:
     return one.verdict(2 * noise[one.number])
 
 
-def _sure(one: Versus, noise: Noise) -> str:
+def _compared(one: Versus, noise: Noise) -> str:
+    """The leader against one other mask, in words."""
+    side = "more" if one.difference.estimate > 0 else "less"
     if _verdict(one, noise) != "unclear":
-        return "clear"
+        return f"clearly {side} than {one.second[0]}: {_signed(one)}"
+    said = f"not clearly {side} than {one.second[0]}: {_signed(one)}"
     if one.difference.verdict(2 * noise[one.number]) != "unclear":
-        return f"not clear, {_seed_words(one)}"
-    return "not clear"
+        return f"{said}, {_seed_words(one)}"
+    return said
 
 
 def _seed_words(one: Versus) -> str:

@@ -39,7 +39,7 @@ LABELS: Mapping[str, str] = {
 Q3_LABELS = {"q3+high-dl": "high $D^L$", "q3+low-dl": "low $D^L$", "q3+high-di": "high $D^I$"}
 Q3_COLORS = {"q3+high-dl": LEARNABLE, "q3+low-dl": "#56B4E9", "q3+high-di": INCOMPATIBLE}
 LETTERS = "ABCDEFGH"
-FOREST = 3  # budgets that the forest shows
+CURVES, LONG_SWEEP = 6, 3  # how many curves of budgets, and from how many budgets on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +64,16 @@ def selectors(drawn: Drawn) -> Figure | None:
         return None
     table = drawn.tables["table02"]
     panels = [_at(table, budget) for budget in drawn.budgets]
-    figure, axes = canvas(0.9 + 0.24 * max(map(len, panels)), (1,) * len(panels))
+    tall = max(map(len, panels))
+    figure, axes = canvas(0.9 + 0.24 * tall, (1,) * len(panels))
     for axis, rows, budget in zip(axes, panels, drawn.budgets, strict=True):
         _forest(axis, rows, drawn)
         _reference(axis, table[table["selector"] == "full"], INK, "full", vertical=True)
         random = rows[rows["selector"] == "random"]
-        _reference(axis, random, NEUTRAL, "random", vertical=True)
-        axis.set(xlabel="mean gain over the bank (nats)")
+        _reference(axis, random, NEUTRAL, "random, same budget", vertical=True)
+        axis.set(xlabel="mean gain (nats)", ylim=(len(rows) - tall - 0.8, len(rows) - 0.4))
         axis.set_title(f"{_letter(axes, axis)}  {percent(budget)} of positions")
+    _same_range(axes)
     _one_legend(figure, axes)
     return figure
 
@@ -96,12 +98,13 @@ def figure3b_live(drawn: Drawn) -> Figure | None:
         noise_band(axis, drawn.noise[number])
         if len(budgets) == 1:
             random = whole[(whole["selector"] == "random") & (whole["budget"] == budgets[0])]
-            _reference(axis, random, NEUTRAL, "random", number=number)
+            _reference(axis, random, NEUTRAL, "random, same budget", number=number)
         axis.set_xticks(range(len(Q3_LABELS)), list(Q3_LABELS.values()))
         axis.set(ylabel=LABELS[number], xlim=(-0.6, len(Q3_LABELS) - 0.4))
     said = ", ".join(map(percent, budgets))
     axes[0].set_title(f"A  Gain of Q3 masks, {said}")
     axes[1].set_title("B  Their contrast")
+    _one_legend(figure, axes)
     return figure
 
 
@@ -111,23 +114,23 @@ def budget_curve(drawn: Drawn) -> Figure | None:
     if table is None:
         return None
     arms, whole = drawn.tables["arms"], drawn.tables["table02"]
-    names = list(dict.fromkeys(table["selector"]))
+    names = curves(table)
+    budgets = sorted(table[table["selector"].isin(names)]["budget"].unique())
     figure, axes = canvas(3.1, (1, 1))
     for axis, number in zip(axes, PANELS, strict=True):
+        _budget_axis(axis, budgets)
         for index, name in enumerate(names):
             rows = table[table["selector"] == name]
             color = color_of(name, index)
-            axis.plot(rows["budget"], rows[number], color=color, label=name, zorder=2)
-            for _, row in rows.iterrows():
+            x = rows["budget"].to_numpy() * (1 + 0.04 * (index - (len(names) - 1) / 2))
+            axis.plot(x, rows[number], color=color, label=name, zorder=2)
+            for place, (_, row) in zip(x, rows.iterrows(), strict=True):
                 seeds = _arms(arms, name, row["budget"])[number]
-                shift = 1 + 0.035 * (index - (len(names) - 1) / 2)
-                one = pd.DataFrame([row])
-                _estimate(axis, row["budget"] * shift, one, number, seeds, color)
+                _estimate(axis, place, pd.DataFrame([row]), number, seeds, color)
         full = whole[whole["selector"] == "full"]
         _reference(axis, full, INK, "full", number=number)
         zero_line(axis)
         noise_band(axis, drawn.noise[number])
-        _budget_axis(axis, sorted(table["budget"].unique()))
         axis.set(ylabel=LABELS[number], xlabel="budget asked for (log scale)")
     axes[0].set_title("A  Gain by budget")
     axes[1].set_title("B  Contrast by budget")
@@ -140,7 +143,7 @@ def figure4(drawn: Drawn) -> Figure | None:
     table = drawn.tables.get("table08")
     if table is None:
         return None
-    budgets = drawn.budgets or tuple(sorted(table["budget"].unique())[:FOREST])
+    budgets = drawn.budgets or tuple(sorted(table["budget"].unique())[:3])
     names = list(dict.fromkeys(table.sort_values("gain", ascending=False)["selector"]))
     figure, axes = canvas(0.9 + 0.24 * len(names), (1, 1))
     for place, budget in enumerate(budgets):
@@ -151,6 +154,10 @@ def figure4(drawn: Drawn) -> Figure | None:
         label = percent(budget)
         axes[0].errorbar(rows["gain"], y, xerr=errors, fmt="o", color=color, label=label)
         axes[1].plot(rows["gain_per_keep"], y, "o", color=color, label=label)
+        short = (rows["short"] == True).to_numpy()  # noqa: E712, absent rows are NaN
+        for axis, column in zip(axes, ("gain", "gain_per_keep"), strict=True):
+            found = (rows[column][short], y[short])
+            axis.plot(*found, "o", color=color, markerfacecolor="white", zorder=4)
     for axis in axes:
         axis.set_yticks(range(len(names)), names[::-1])
         zero_line(axis, vertical=True)
@@ -169,6 +176,13 @@ FIGURES: dict[str, Draw] = {
     "budget_curve": budget_curve,
     "figure4": figure4,
 }
+
+
+def curves(table: pd.DataFrame) -> list[str]:
+    """The selectors of Table 10 that a curve shows: of three budgets or more, else of two."""
+    counts = table["selector"].value_counts(sort=False)
+    long = [name for name in counts.index if counts[name] >= LONG_SWEEP]
+    return (long or list(counts.index))[:CURVES]
 
 
 def color_of(selector: str, index: int) -> str:
@@ -198,7 +212,6 @@ def _forest(axis: Axes, rows: pd.DataFrame, drawn: Drawn) -> None:
     zero_line(axis, vertical=True)
     noise_band(axis, drawn.noise["gain"], vertical=True)
     axis.set_yticks(range(len(ordered)), list(ordered["selector"]))
-    axis.set(ylim=(-0.7, len(ordered) - 0.5))
 
 
 def _estimate(
@@ -250,6 +263,13 @@ def _budget_axis(axis: Axes, budgets: list[float]) -> None:
     axis.set_xlim(budgets[0] / 1.35, budgets[-1] * 1.35)
 
 
+def _same_range(axes: np.ndarray) -> None:
+    """Panels side by side over one range of x."""
+    low, high = zip(*(axis.get_xlim() for axis in axes), strict=True)
+    for axis in axes:
+        axis.set_xlim(min(low), max(high))
+
+
 def _letter(axes: np.ndarray, axis: Axes) -> str:
     return LETTERS[list(axes).index(axis)]
 
@@ -262,5 +282,5 @@ def _one_legend(figure: Figure, axes: np.ndarray) -> None:
         found |= dict(zip(labels, handles, strict=True))
     if found:
         figure.legend(
-            list(found.values()), list(found), loc="outside lower center", ncols=min(5, len(found))
+            list(found.values()), list(found), loc="outside lower center", ncols=min(7, len(found))
         )

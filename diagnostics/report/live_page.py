@@ -8,7 +8,7 @@ import pandas as pd
 
 from diagnostics import __version__
 from diagnostics.report.live_analysis import LiveResults
-from diagnostics.report.live_views import PAPER_COLUMNS
+from diagnostics.report.live_views import PAPER_COLUMNS, paper_beside
 from diagnostics.report.page import (
     LONG,
     figure_noise,
@@ -17,7 +17,6 @@ from diagnostics.report.page import (
     shown_table,
     template,
 )
-from diagnostics.report.paper import paper_table
 from diagnostics.report.scoring import notes, scored_in
 from diagnostics.report.views import number, plus_minus
 
@@ -41,7 +40,7 @@ FIGURE_TEXT = {
     ),
     "budget_curve": (
         "Budget curve (Table 10)",
-        "Selectors that were trained at several budgets: mean gain over the whole bank (A) and "
+        "Selectors that were trained at the most budgets: mean gain over the whole bank (A) and "
         "contrast inside Q3 (B). Bars: 95 % prompt-cluster intervals; small dots: single seeds; "
         "dotted line: full.",
         "A curve that bends down says that more supervised tokens did not move the student "
@@ -51,7 +50,7 @@ FIGURE_TEXT = {
         "Figure 4A–B: exact budgets, not trained",
         "The positions that each selector keeps at exactly ⌈ρN⌉, after training on every position: "
         "their mean gain (A) and that over the share kept (B). Bars: 95 % prompt-cluster "
-        "intervals. Selectors of Q3 may have fewer positions than asked for.",
+        "intervals. Hollow: Q3 had fewer positions than asked for, so all of it is kept.",
         "This is where gain lies, not what a mask does: compare with the selector check, whose "
         "masks were trained.",
     ),
@@ -60,7 +59,7 @@ FIGURE_TEXT = {
 
 def render_live_page(results: LiveResults, svgs: dict[str, str]) -> str:
     """The page's HTML; `svgs` holds drawn figures by name. Nothing in it loads anything."""
-    noise = figure_noise({name.capitalize(): size for name, size in results.noise.items()})
+    noise = figure_noise(results.noise)
     return template("interventions.html.j2").render(
         version=__version__,
         settings=results.settings,
@@ -109,7 +108,7 @@ def _table(name: str, results: LiveResults) -> dict[str, Any]:
     frame, view = results.tables[name], results.views[name]
     lead = _lead(name, frame, results) if len(frame) > LONG else frame
     shown = shown_table(name, view, frame, lead, results.note_of(name), "every mask and budget")
-    paper = paper_table(name)
+    paper = paper_beside(name)
     return shown if paper is None else shown | shown_paper(paper, PAPER_COLUMNS[name])
 
 

@@ -33,14 +33,15 @@ def effects_of(rescored: Rescored, bootstrap: Bootstrap) -> Effects:
 def live_rows(
     run: str, top_k: int, rescored: Rescored, bootstrap: Bootstrap
 ) -> Iterator[tuple[str, Row]]:
-    """(table, row) of tables 2, 7, 10 and 8; a table without a row was not trained for."""
+    """(table, row) of tables 2, 7, 10 and 8 and the targets; a table without a row was not trained for."""
     effects = effects_of(rescored, bootstrap)
     for mask in in_order(effects):
         key = _key(run, rescored, mask)
         yield "table02", table02_row(key, effects[mask])
-    for mask in sorted(effects, key=lambda m: (m[1], m[0])):
-        if mask[0] in Q3_MASKS:
-            yield "table07", table07_row(_key(run, rescored, mask), effects[mask])
+        yield "targets", targets_row(key, effects[mask])
+    inside = [mask for mask in effects if mask[0] in Q3_MASKS]
+    for mask in sorted(inside, key=lambda m: (m[1], Q3_MASKS.index(m[0]))):
+        yield "table07", table07_row(_key(run, rescored, mask), effects[mask])
     for selector in swept(rescored):
         for mask in sorted(m for m in effects if m[0] == selector):
             yield "table10", table10_row(_key(run, rescored, mask), effects[mask])
@@ -68,6 +69,16 @@ def table02_row(key: Row, found: Sequence[MaskEffect]) -> Row:
     row |= {name: getattr(made, name) for name in TARGET}
     rest = ("q3_share_trained", "held_out_kl", "skipped", "note")
     return row | {name: getattr(made, name) for name in rest}
+
+
+def targets_row(key: Row, found: Sequence[MaskEffect]) -> Row:
+    """On and off target, and against what a mask is set against."""
+    row = key | {"selector": found[0].selector, "budget": found[0].budget}
+    for effect, (_, suffix) in zip(found, OUTCOMES, strict=True):
+        for name in ("on_target", "off_target"):
+            row |= spread(name, getattr(effect, name), suffix)
+        row |= _against(effect, suffix)
+    return row | {name: getattr(found[0], name) for name in TARGET}
 
 
 def table07_row(key: Row, found: Sequence[MaskEffect]) -> Row:
@@ -144,12 +155,11 @@ def missing_rows(run: str, missing: Mapping[str, str]) -> list[Row]:
     return [{"run": run, "checkpoint": name, "reason": why} for name, why in missing.items()]
 
 
-def with_difference_noise(rows: pd.DataFrame) -> pd.DataFrame:
-    """A table whose differences of gain stand beside their noise: each side has a gain's own."""
-    if "gain_noise" not in rows or "vs_full" not in rows:
-        return rows
-    doubled = {f"vs_{name}_noise": 2 * rows["gain_noise"] for name in REFERENCES}
-    return rows.assign(**doubled)
+def with_difference_noise(table: pd.DataFrame, noise: float) -> pd.DataFrame:
+    """A table with the noise of its differences of gain: each side has a gain's, `noise`."""
+    if "vs_full" not in table:
+        return table
+    return table.assign(**{f"vs_{name}_noise": 2 * noise for name in REFERENCES})
 
 
 def _key(run: str, rescored: Rescored, mask: Mask) -> Row:

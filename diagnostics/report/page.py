@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +134,7 @@ def shown_figure(name: str, svg: str, text: tuple[str, str, str], noise: str) ->
     }
 
 
-def figure_noise(panels: dict[str, float]) -> str:
+def figure_noise(panels: Mapping[Any, float]) -> str:
     """The noise of scoring in a figure's panels, for its caption."""
     if all(noise != noise for noise in panels.values()):
         return f"Noise of scoring: {NOT_MEASURED}."
