@@ -226,29 +226,34 @@ def _check(runs: Sequence[Run], settings: ReportSettings) -> None:
             fix="score one of them again with another --name",
         )
     for run in runs:
-        if run.listed:
-            raise InputError(
-                where=str(run.folder),
-                expected="a teacher whose whole distribution is known: gain needs KL",
-                got=f"one known by its top-k lists alone ({run.manifest['teacher']['model']})",
-                fix="score the bank with the teacher's weights; "
-                "`diagnostics tokens` gives D, C-hat and the bounds of this run",
-            )
-        if settings.top_k > run.top_k or settings.top_k < 1:
-            raise InputError(
-                where=str(run.folder),
-                expected=f"--top-k from 1 to {run.top_k}, what the run stored",
-                got=str(settings.top_k),
-                fix="choose a smaller one, or rescore with a larger --top-k",
-            )
-        prompts = len(set(run.contexts()[1]))
-        if prompts < 2:
-            raise InputError(
-                where=str(run.folder),
-                expected="at least two prompts: one cluster has no interval",
-                got=str(prompts),
-                fix="build a bank of more prompts",
-            )
+        require_reportable(run, settings)
+
+
+def require_reportable(run: Run, settings: ReportSettings) -> None:
+    """Refuses a run beside a listed teacher, a K beyond the run's, and a bank of one prompt."""
+    if run.listed:
+        raise InputError(
+            where=str(run.folder),
+            expected="a teacher whose whole distribution is known: gain needs KL",
+            got=f"one known by its top-k lists alone ({run.manifest['teacher']['model']})",
+            fix="score the bank with the teacher's weights; "
+            "`diagnostics tokens` gives D, C-hat and the bounds of this run",
+        )
+    if settings.top_k > run.top_k or settings.top_k < 1:
+        raise InputError(
+            where=str(run.folder),
+            expected=f"--top-k from 1 to {run.top_k}, what the run stored",
+            got=str(settings.top_k),
+            fix="choose a smaller one, or rescore with a larger --top-k",
+        )
+    prompts = len(set(run.contexts()[1]))
+    if prompts < 2:
+        raise InputError(
+            where=str(run.folder),
+            expected="at least two prompts: one cluster has no interval",
+            got=str(prompts),
+            fix="build a bank of more prompts",
+        )
 
 
 def _slices(run: Run, k: int, frame: pd.DataFrame, settings: ReportSettings) -> Iterator[Piece]:

@@ -18,9 +18,18 @@ from diagnostics.statistics.inference.bootstrap import Interval
 
 Row = dict[str, Any]
 
-GAINS = ("gain", "gap", "matched_gap", "beta_l", "beta_i")
+GAINS = (
+    "gain",
+    "gap",
+    "matched_gap",
+    "beta_l",
+    "beta_i",
+    "contrast",
+    "on_target",
+    "off_target",
+)
 SUFFIXES = ("", "_rel")
-IDENTITY = ("proxy", "selector", "budget", "scope", "quadrant", "question", "outcome")
+IDENTITY = ("proxy", "selector", "mask", "budget", "scope", "quadrant", "question", "outcome")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

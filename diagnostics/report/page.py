@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from diagnostics.report.paper import paper_table
 from diagnostics.report.scoring import notes, scored_in
 from diagnostics.report.views import (
     NOT_MEASURED,
+    Shown,
+    View,
     cells,
     noise_note,
     number,
@@ -70,29 +73,25 @@ FIGURE_TEXT = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Reply:
-    """One answer as the page shows it; `remark` is the noise of scoring beside it."""
+class Reply:
+    """One answer as a page shows it.
+
+    Fields: `outcome` what it is of; `verdict` that colours it; `word` in large; `text` its number;
+    `remarks` what a reader must know beside it, as the noise of scoring.
+    """
 
     outcome: str
     verdict: str
     word: str
     text: str
-    remark: str
+    remarks: tuple[str, ...] = ()
 
 
 def render_page(results: Results, svgs: dict[str, str]) -> str:
     """The page's HTML; `svgs` holds drawn figures by name. Nothing in it loads anything."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("diagnostics.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     panels = panel_noise(results)
     checkpoints = list(dict.fromkeys((a.run, a.checkpoint) for a in results.answers))
-    environment.filters["symbols"] = symbols
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         version=__version__,
         settings=results.settings,
         runs=results.runs,
@@ -104,19 +103,38 @@ def render_page(results: Results, svgs: dict[str, str]) -> str:
         questions=[QUESTIONS[key][1] for key in QUESTIONS],
         tables=[_table(name, results) for name in VIEWS if name in results.tables],
         figures=[
-            {
-                "name": name,
-                "svg": inline_svg(svgs[name], name),
-                "title": title,
-                "caption": f"{caption} {_figure_noise(panels[name])}",
-                "reading": reading,
-            }
-            for name, (title, caption, reading) in FIGURE_TEXT.items()
+            shown_figure(name, svgs[name], text, figure_noise(panels[name]))
+            for name, text in FIGURE_TEXT.items()
         ],
     )
 
 
-def _figure_noise(panels: dict[str, float]) -> str:
+def template(name: str) -> jinja2.Template:
+    """A template of ours, every value escaped, nothing undefined let through."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("diagnostics.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["symbols"] = symbols
+    return environment.get_template(name)
+
+
+def shown_figure(name: str, svg: str, text: tuple[str, str, str], noise: str) -> dict[str, Any]:
+    """A figure as a page shows it; `text` is its title, caption and how to read it."""
+    title, caption, reading = text
+    return {
+        "name": name,
+        "svg": inline_svg(svg, name),
+        "title": title,
+        "caption": f"{caption} {noise}",
+        "reading": reading,
+    }
+
+
+def figure_noise(panels: Mapping[Any, float]) -> str:
     """The noise of scoring in a figure's panels, for its caption."""
     if all(noise != noise for noise in panels.values()):
         return f"Noise of scoring: {NOT_MEASURED}."
@@ -188,7 +206,7 @@ def _find(results: Results, run: str, checkpoint: str, key: str, outcome: str) -
     )
 
 
-def _reply(answer: Answer) -> _Reply:
+def _reply(answer: Answer) -> Reply:
     value = answer.value
     verdict = answer.verdict()
     interval = (
@@ -196,12 +214,12 @@ def _reply(answer: Answer) -> _Reply:
         if value.low == value.low
         else f"(no interval: {value.reason})"
     )
-    return _Reply(
+    return Reply(
         outcome=OUTCOME_NAMES[answer.outcome],
         verdict=verdict,
         word=VERDICTS[verdict],
         text=f"{number(value.estimate)} {interval}",
-        remark=_remark(answer),
+        remarks=(_remark(answer),),
     )
 
 
@@ -215,19 +233,39 @@ def _remark(answer: Answer) -> str:
 
 def _table(name: str, results: Results) -> dict[str, Any]:
     """A table as shown: of a long one its `_lead`, the rest folded."""
-    view, frame, paper = VIEWS[name], results.tables[name], paper_table(name)
+    view, frame = VIEWS[name], results.tables[name]
     lead = _lead(frame, results.settings.top_k) if len(frame) > LONG else frame
+    note = noise_note(frame, view.columns, results.tables["noise"])
+    shown = shown_table(name, view, frame, lead, note, "every checkpoint and K")
+    paper = paper_table(name)
+    return shown if paper is None else shown | shown_paper(paper, PAPER_COLUMNS[name])
+
+
+def shown_table(
+    name: str, view: View, frame: pd.DataFrame, lead: pd.DataFrame, note: str, over: str
+) -> dict[str, Any]:
+    """A table as a page shows it: its `lead` rows, the rest folded; `over` says what rows are."""
     return {
         "name": name,
         "title": view.title,
         "caption": view.caption,
-        "note": noise_note(frame, view.columns, results.tables["noise"]),
+        "note": note,
         "rows": cells(lead, view.columns),
         "all_rows": cells(frame, view.columns) if len(lead) < len(frame) <= FOLDED else None,
         "count": len(frame),
-        "texts": [c.heading for c in view.columns if c.kind == "text"],
-        "paper": None if paper is None else cells(paper, PAPER_COLUMNS[name]),
+        "over": over,
+        "texts": _texts(view.columns),
+        "paper": None,
     }
+
+
+def shown_paper(paper: pd.DataFrame, columns: tuple[Shown, ...]) -> dict[str, Any]:
+    """The paper's own table, beside ours."""
+    return {"paper": cells(paper, columns), "paper_texts": _texts(columns)}
+
+
+def _texts(columns: tuple[Shown, ...]) -> list[str]:
+    return [c.heading for c in columns if c.kind == "text"]
 
 
 def _lead(frame: pd.DataFrame, top_k: int) -> pd.DataFrame:
