@@ -1,5 +1,10 @@
 """What each selector ranks by: raw signals in, a score and its tie-break out.
 
+A rule scales each signal over its population, and then combines what it has scaled, position by
+position. The combinations are methods and operators alone, so that they take numpy arrays and torch
+tensors alike; the scalings are given (`scales`), numpy's by default, for tensors `diagnostics.
+selection.scales`.
+
 Paper, section 4.3 (Eq. 12, 14-16); TIP (arXiv 2604.14084) for `tip-original` and `q3-tip`;
 DEFINITIONS, section 6. Which positions a budget then keeps is `selectors`' and `ranking`'s.
 
@@ -17,107 +22,112 @@ is the same score of the signals *before* clipping, in a form that is monotone o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from diagnostics.statistics.tables.normalize import min_max, stretched, to_outliers
 
-from diagnostics.statistics.tables.normalize import EPSILON, min_max, stretched
+Array = Any
+"""A float64 array or tensor, (pos,)."""
+Scored = tuple[Array, Array]
+Scaling = Literal["robust", "min_max", "outliers", "raw"]
+Scales = Mapping[Scaling, Callable[[Array], tuple[Array, ...]]]
 
-Floats = NDArray[np.float64]
-Scored = tuple[Floats, Floats]
-
-OUTLIERS = 0.98  # TIP's clip of forward KL, a quantile of the batch
+SCALES: Scales = {
+    "robust": lambda z: (stretched(z),),
+    "min_max": lambda z: (min_max(z),),
+    "outliers": to_outliers,
+    "raw": lambda z: (z,),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """How a selector ranks.
 
-    Fields: `needs`, names of the signals that `score` takes, in its order; `score` gives (score,
-    tie-break), each (pos,), larger first; `of` gives the same from signals that are `stretched`
-    already, None where the rule scales otherwise; `up` ranks by the smallest instead; `q3` keeps
-    none outside Q3; `floor` keeps floor(rho N) instead of ceil(rho N).
+    Fields: `needs`, names of the signals that it ranks by; `scalings`, how each is scaled; `of`
+    gives (score, tie-break), each (pos,), larger first, of the scaled signals in that order; `up`
+    ranks by the smallest instead; `q3` keeps none outside Q3; `floor` keeps floor(rho N) instead of
+    ceil(rho N).
     """
 
     needs: tuple[str, ...]
-    score: Callable[..., Scored]
-    of: Callable[..., Scored] | None = None
+    scalings: tuple[Scaling, ...]
+    of: Callable[..., Scored]
     up: bool = False
     q3: bool = False
     floor: bool = False
 
-    def __call__(self, *signals: Floats | int) -> Scored:
+    def __call__(self, *signals: Array, scales: Scales = SCALES) -> Scored:
         """(score, tie-break), each (pos,), larger first, of the signals in `needs`."""
-        return self._turned(self.score(*signals))
-
-    def ranked(self, *stretched_signals: Floats) -> Scored:
-        """The same from the signals in `needs` before clipping; only for a rule that has `of`."""
-        assert self.of is not None
-        return self._turned(self.of(*stretched_signals))
-
-    def _turned(self, scored: Scored) -> Scored:
-        score, tie_break = scored
+        scaled: list[Array] = []
+        for scaling, signal in zip(self.scalings, signals, strict=True):
+            scaled += scales[scaling](signal)
+        score, tie_break = self.of(*scaled)
         return (-score, -tie_break) if self.up else (score, tie_break)
 
+    @property
+    def robust(self) -> bool:
+        """Whether it needs no more of the population than the quantiles of Eq. 11."""
+        return set(self.scalings) == {"robust"}
 
-def single(z: Floats) -> Scored:
+
+def single(z: Array) -> Scored:
     """z~ of one stretched signal (pos,) (Eq. 14)."""
     return _clip(z), z
 
 
-def product(d: Floats, c: Floats) -> Scored:
+def product(d: Array, c: Array) -> Scored:
     """D^L = D~ C~ (Eq. 12)."""
     return _clip(d) * _clip(c), _unclipped_product(d, c)
 
 
-def incompatible(d: Floats, c: Floats) -> Scored:
+def incompatible(d: Array, c: Array) -> Scored:
     """D^I = D~ (1 - C~) (Eq. 12)."""
     return _clip(d) * (1.0 - _clip(c)), _unclipped_product(d, 1.0 - c)
 
 
-def soft_or(h: Floats, d: Floats) -> Scored:
+def soft_or(h: Array, d: Array) -> Scored:
     """H~ + D~ - H~ D~ (Eq. 15)."""
     return _either(_clip(h), _clip(d)), h + d
 
 
-def entropy_or_teachability(h: Floats, d: Floats, c: Floats) -> Scored:
+def entropy_or_teachability(h: Array, d: Array, c: Array) -> Scored:
     """H~ + s - H~ s with s = D~ C~ (Eq. 16)."""
     learnable, beyond = product(d, c)
     return _either(_clip(h), learnable), h + beyond
 
 
-def tip_original(entropy: Floats, reverse_kl: Floats) -> Scored:
+def tip_original(h: Array, d: Array) -> Scored:
     """TIP's soft-or h + d - h d of min-max scaled H and KL(p_0 || p_T); nothing is clipped."""
-    h, d = min_max(entropy), min_max(reverse_kl)
     return _either(h, d), h + d
 
 
-def q3_tip(kl_0: Floats, entropy: Floats, vocabulary: int) -> Scored:
+def q3_tip(kl: Array, kl_beyond: Array, entropy: Array, vocabulary: int) -> Scored:
     """TIP, section 7.3: scaled KL(p_T || p_0) times confidence, (1 - H / log V).
 
-    KL is clipped at its 98 % quantile, then min-max scaled: 1 from that quantile on.
+    `kl` is clipped at its 98 % quantile and min-max scaled, `kl_beyond` the same before the clip.
     """
-    low, high = float(kl_0.min()), float(np.quantile(kl_0, OUTLIERS))
-    confidence = np.maximum(1.0 - entropy / math.log(vocabulary), 0.0)
-    beyond = (kl_0 - low) / (high - low) if high - low >= EPSILON else kl_0 - low
-    return min_max(np.minimum(kl_0, high)) * confidence, beyond * confidence
+    confidence = (1.0 - entropy / math.log(vocabulary)).clip(min=0.0)
+    return kl * confidence, kl_beyond * confidence
 
 
-def _clip(z: Floats) -> Floats:
-    return np.clip(z, 0.0, 1.0)
+def _clip(z: Array) -> Array:
+    return z.clip(0.0, 1.0)
 
 
-def _either(a: Floats, b: Floats) -> Floats:
+def _either(a: Array, b: Array) -> Array:
     """a + b - a b, exactly 1 where either is 1."""
-    return np.asarray(1.0 - (1.0 - a) * (1.0 - b))
+    return 1.0 - (1.0 - a) * (1.0 - b)
 
 
-def _unclipped_product(a: Floats, b: Floats) -> Floats:
-    """a b where both are above 0, else what lies below 0: rises with either everywhere."""
-    found = np.maximum(a, 0.0) * np.maximum(b, 0.0)
-    return np.where(found > 0.0, found, np.minimum(a, 0.0) + np.minimum(b, 0.0))
+def _unclipped_product(a: Array, b: Array) -> Array:
+    """a b where both are above 0, else what lies below 0: rises with either everywhere.
+
+    Of the product and the sum one is 0 at every position.
+    """
+    return a.clip(min=0.0) * b.clip(min=0.0) + (a.clip(max=0.0) + b.clip(max=0.0))
 
 
 _D = ("disagreement",)
@@ -127,11 +137,7 @@ _DC = ("disagreement", "compatibility")
 
 def _rule(of: Callable[..., Scored], *needs: str, up: bool = False, q3: bool = False) -> Rule:
     """A rule that ranks by stretched signals."""
-
-    def score(*signals: Floats) -> Scored:
-        return of(*(stretched(signal) for signal in signals))
-
-    return Rule(needs=needs, score=score, of=of, up=up, q3=q3)
+    return Rule(needs=needs, scalings=("robust",) * len(needs), of=of, up=up, q3=q3)
 
 
 RULES: dict[str, Rule] = {
@@ -148,6 +154,13 @@ RULES: dict[str, Rule] = {
     "q3+high-dl": _rule(product, *_DC, q3=True),
     "q3+low-dl": _rule(product, *_DC, q3=True, up=True),
     "q3+high-di": _rule(incompatible, *_DC, q3=True),
-    "tip-original": Rule(needs=("entropy", "reverse_kl_0"), score=tip_original, floor=True),
-    "q3-tip": Rule(needs=("kl_0", "entropy", "vocabulary"), score=q3_tip),
+    "tip-original": Rule(
+        needs=("entropy", "reverse_kl_0"),
+        scalings=("min_max", "min_max"),
+        of=tip_original,
+        floor=True,
+    ),
+    "q3-tip": Rule(
+        needs=("kl_0", "entropy", "vocabulary"), scalings=("outliers", "raw", "raw"), of=q3_tip
+    ),
 }

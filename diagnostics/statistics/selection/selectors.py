@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
 from diagnostics.statistics.selection.ranking import Mask, first, tied_share, with_one_of_each
-from diagnostics.statistics.selection.rules import RULES, Floats
-from diagnostics.statistics.selection.signals import Signals, needed, uniform
+from diagnostics.statistics.selection.rules import RULES
+from diagnostics.statistics.selection.signals import Floats, Signals, needed, uniform
 from diagnostics.statistics.tables.definitions import Ties
 
 Selector = Literal[

@@ -21,6 +21,8 @@ from diagnostics.errors import InputError
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+_ADDED = 0x9E3779B97F4A7C15 - 2**64  # as int64
+_FACTORS = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 _SLACK = 1e-6  # nats, how far rounding may lift H above log V
 
 
@@ -107,10 +109,17 @@ def _check_vocabulary(name: str, size: int, entropy: Floats) -> None:
         )
 
 
+def scattered(x: Any) -> Any:
+    """The finaliser of splitmix64: a bijection of 64-bit integers that scatters them.
+
+    On int64 arrays or tensors, whose arithmetic wraps around; what a shift to the right brings in
+    at the top is taken out again.
+    """
+    x = x + _ADDED
+    x = (x ^ ((x >> 30) & (1 << 34) - 1)) * _FACTORS[0]
+    x = (x ^ ((x >> 27) & (1 << 37) - 1)) * _FACTORS[1]
+    return x ^ ((x >> 31) & (1 << 33) - 1)
+
+
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64: a bijection of 64-bit integers that scatters them."""
-    with np.errstate(over="ignore"):
-        x = (x + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+    return np.asarray(scattered(x.view(np.int64)).view(np.uint64))

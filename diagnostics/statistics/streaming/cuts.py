@@ -190,8 +190,8 @@ def wanted_counts(selector: Selector, budgets: Sequence[float], total: int) -> l
 
 
 def _require_streamable(selector: Selector) -> None:
-    if selector != "random" and (selector not in RULES or RULES[selector].of is None):
-        known = [name for name, rule in RULES.items() if rule.of is not None]
+    if selector != "random" and (selector not in RULES or not RULES[selector].robust):
+        known = [name for name, rule in RULES.items() if rule.robust]
         raise InputError(
             where=f"selector {selector} on a stream",
             expected=f"one of {', '.join([*known, 'random'])}",

@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 Epsilon = Literal["always", "empty_range"]
 
 LOW, HIGH, EPSILON = 0.05, 0.95, 1e-12
+OUTLIERS = 0.98  # TIP's clip of forward KL, a quantile of the batch
 
 
 def stretched(z: Floats, epsilon: Epsilon = "always") -> Floats:
@@ -45,3 +46,14 @@ def min_max(z: Floats) -> Floats:
     if high - low < EPSILON:
         return np.zeros_like(z, dtype=np.float64)
     return np.asarray((z - low) / (high - low))
+
+
+def to_outliers(z: Floats) -> tuple[Floats, Floats]:
+    """z clipped at its 98 % quantile and min-max scaled, and the same unclipped, each (pos,).
+
+    1 from that quantile on. Where it is within eps of the minimum the first is 0, the second z less
+    its minimum.
+    """
+    low, high = float(z.min()), float(np.quantile(z, OUTLIERS))
+    beyond = (z - low) / (high - low) if high - low >= EPSILON else z - low
+    return min_max(np.minimum(z, high)), beyond

@@ -1,7 +1,7 @@
 """Local-support features of a position from two top-k lists (paper, section 3.2, appendix D).
 
 The lists are most probable first and hold log-probabilities of both models, so the features of any
-smaller support come from their first `k` columns. A teacher known by its lists alone has -inf where
+smaller support come from their first `k` columns. They may be numpy arrays or torch tensors. A teacher known by its lists alone has -inf where
 it lists no probability: that token counts as 0, and C has bounds only (`compatibility_upper`).
 Axes: `pos` positions, `k` support.
 """
@@ -9,8 +9,10 @@ Axes: `pos` positions, `k` support.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
@@ -76,6 +78,7 @@ def support_features(lists: TopLists, k: int) -> SupportFeatures:
             got=str(k),
             fix="choose a smaller one, or rescore with a larger --top-k",
         )
+    xp = array_namespace(lists.student_ids)
     count = len(lists.student_ids)
     blocks = [
         _features(lists.block(slice(start, start + BLOCK), k), k)
@@ -83,7 +86,7 @@ def support_features(lists: TopLists, k: int) -> SupportFeatures:
     ]
     return SupportFeatures(
         **{
-            name: np.concatenate([getattr(block, name) for block in blocks])
+            name: xp.concat([getattr(block, name) for block in blocks])
             for name in SupportFeatures.__slots__
         }
     )
@@ -102,33 +105,35 @@ def compatibility_upper(lists: TopLists, tail_mass: Floats, k: int) -> Floats:
 
 
 def _features(lists: TopLists, k: int) -> SupportFeatures:
+    xp = array_namespace(lists.student_ids)
     same = lists.student_ids[:, :, None] == lists.teacher_ids[:, None, :]  # (pos, k, k)
-    student_shared = same.any(axis=2)  # (pos, k): which of the student's the teacher has too
-    teacher_new = ~same.any(axis=1)  # (pos, k): which of the teacher's the student lacks
-    shared = student_shared.sum(axis=1)
-    in_union = np.concatenate([np.ones_like(student_shared), teacher_new], axis=1)  # (pos, 2k)
-    log_t = np.concatenate([lists.teacher_at_student, lists.teacher_logprob], axis=1)
-    log_s = np.concatenate([lists.student_logprob, lists.student_at_teacher], axis=1)
+    student_shared = xp.any(same, axis=2)  # (pos, k): which of the student's the teacher has too
+    teacher_new = ~xp.any(same, axis=1)  # (pos, k): which of the teacher's the student lacks
+    shared = xp.astype(xp.sum(student_shared, axis=1), xp.float64)
+    in_union = xp.concat([xp.ones_like(student_shared), teacher_new], axis=1)  # (pos, 2k)
+    log_t = xp.concat([lists.teacher_at_student, lists.teacher_logprob], axis=1)
+    log_s = xp.concat([lists.student_logprob, lists.student_at_teacher], axis=1)
     p_t, log_p_t = _renormalized(log_t, in_union)
     p_s, log_p_s = _renormalized(log_s, in_union)
-    ratio = np.where(p_t > 0, log_p_t - log_p_s, 0.0)  # p log p = 0 where p = 0
-    mass = np.exp(lists.teacher_at_student)
-    shared_mass = np.where(student_shared, mass, 0.0).sum(axis=1)
+    ratio = xp.where(p_t > 0, log_p_t - log_p_s, 0.0)  # p log p = 0 where p = 0
+    mass = xp.exp(lists.teacher_at_student)
+    shared_mass = xp.sum(xp.where(student_shared, mass, 0.0), axis=1)
     return SupportFeatures(
-        disagreement=(p_t * ratio).sum(axis=1),
-        compatibility=mass.sum(axis=1),
+        disagreement=xp.sum(p_t * ratio, axis=1),
+        compatibility=xp.sum(mass, axis=1),
         compatibility_lower=shared_mass,
         overlap=shared / k,
         jaccard=shared / (2 * k - shared),
         shared_teacher_mass=shared_mass,
-        bc_union=np.sqrt(p_t * p_s).sum(axis=1),
+        bc_union=xp.sum(xp.sqrt(p_t * p_s), axis=1),
     )
 
 
-def _renormalized(logprob: Floats, members: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+def _renormalized(logprob: Any, members: Any) -> tuple[Any, Any]:
     """Probabilities and log-probabilities (pos, 2k) that sum to one over `members`."""
-    masked = np.where(members, logprob, -np.inf)
-    top = masked.max(axis=1, keepdims=True)
-    weight = np.exp(masked - top)
-    total = weight.sum(axis=1, keepdims=True)
-    return weight / total, logprob - top - np.log(total)
+    xp = array_namespace(logprob)
+    masked = xp.where(members, logprob, -xp.inf)
+    top = xp.max(masked, axis=1, keepdims=True)
+    weight = xp.exp(masked - top)
+    total = xp.sum(weight, axis=1, keepdims=True)
+    return weight / total, logprob - top - xp.log(total)
