@@ -213,6 +213,100 @@ def train(
 
 
 @app.command()
+def intervene(
+    out: Annotated[
+        Path, typer.Option(help="Folder of arms, run and report; an existing one goes on.")
+    ] = Path("reports/interventions"),
+    student: Annotated[str | None, typer.Option(help="A model folder or Hub id.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="A model folder or Hub id.")] = None,
+    bank: Annotated[Path | None, typer.Option(help="The bank that arms are rescored on.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Training prompts, as for `train`.")] = None,
+    masks: Annotated[
+        str, typer.Option("--set", help="table2, table7, table10 or paper: all three.")
+    ] = "paper",
+    selector: Annotated[
+        list[str] | None, typer.Option(help="Instead of a set, as often as needed.")
+    ] = None,
+    budget: Annotated[
+        list[float] | None, typer.Option(help="Budgets of these selectors, as 0.05.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of every mask: 0, 1, …")] = 3,
+    quick: Annotated[
+        bool, typer.Option(help="Embedded pair: a few masks in a few minutes.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Arms trained at a time; default: a core each on CPU.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of an arm.")] = 30,
+    rollouts_per_step: Annotated[int, typer.Option(min=1, help="Fresh rollouts a step.")] = 32,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Of those in one forward pass of a rank.")
+    ] = None,
+    max_new_tokens: NewTokens = 192,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="AdamW step size.")] = 1e-3,
+    top_k: Annotated[int, typer.Option(min=1, help="Support size K of D and C.")] = 16,
+    draws: Annotated[int, typer.Option(min=100, help="Bootstrap draws of the report.")] = 2000,
+    device: Device = "auto",
+    dtype: DtypeName = "float32",
+    trl: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE of TRL's DistillationConfig.")
+    ] = None,
+) -> None:
+    """Train masks x budgets x seeds, rescore them on one bank, report what each mask did.
+
+    Without models: the embedded pair. Run again it goes on where it was.
+    """
+    from diagnostics.interventions.embedded import run_embedded
+
+    given = (student, teacher, bank, prompts)
+    if not any(given):
+        page = run_embedded(out, quick=quick, workers=workers)
+        typer.echo(f"Report: {page}")
+        return
+    if student is None or teacher is None or bank is None or prompts is None or quick:
+        raise typer.BadParameter(
+            "give --student, --teacher, --bank and --prompts (and no --quick), or none of them"
+        )
+    from diagnostics.interventions.experiment import Experiment, default_workers
+    from diagnostics.interventions.masks import arms, named_set, product
+    from diagnostics.interventions.report import run_experiment
+    from diagnostics.models.weights import resolve_device, resolve_dtype
+    from diagnostics.progress import say
+    from diagnostics.report.analysis import ReportSettings
+    from diagnostics.training.settings import TrainSettings, parse_options
+
+    chosen = resolve_device(device)
+    wanted = product(selector or [], budget or []) if selector or budget else named_set(masks)
+    settings = TrainSettings(
+        steps=steps,
+        rollouts_per_step=rollouts_per_step,
+        micro_batch=micro_batch,
+        max_new_tokens=max_new_tokens,
+        learning_rate=learning_rate,
+        top_k=top_k,
+        device=chosen,
+        dtype=resolve_dtype(dtype, chosen),
+        trl=parse_options(trl or []),
+    )
+    experiment = Experiment(
+        student=student,
+        teacher=teacher,
+        bank=str(bank),
+        prompts=prompts,
+        arms=tuple(arms(wanted, range(seeds))),
+        settings=settings,
+    )
+    page = run_experiment(
+        experiment,
+        out,
+        ReportSettings(top_k=top_k, draws=draws),
+        workers=workers or default_workers(chosen),
+        say=say,
+    )
+    typer.echo(f"Report: {page}")
+
+
+@app.command()
 def rescore(
     bank: Annotated[Path, typer.Argument(help="A bank: a Parquet file or a folder of them.")],
     teacher: Teacher,

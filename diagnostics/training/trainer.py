@@ -95,8 +95,8 @@ class MaskedDistillationTrainer(DistillationTrainer):  # type: ignore[misc]
             batch["teacher_states"] = self._states(self.teacher_model, batch, prompts)
             signals = self._signals(batch)
         valid = batch["completion_mask"].bool()
-        rows = row_hashes(*_whole(batch))
-        kept, own = self._select(signals, valid, rows)
+        ids, seen = _whole(batch)
+        kept, own = self._select(signals, valid, row_hashes(ids, seen.bool()))
         batch["tool_mask"] = own.to(batch["completion_mask"].dtype)
         batch["num_items_in_batch"] = kept.mask.sum()
         batch["reverse_kl"] = signals.reverse_kl
