@@ -103,7 +103,7 @@ def canvas(height: float, widths: tuple[float, ...]) -> tuple[Figure, Any]:
     """A row of panels of these relative widths, 7.2 inches wide (two columns of a paper)."""
     figure = Figure(figsize=(7.2, height))
     figure.patch.set_alpha(0)
-    axes = figure.subplots(1, len(widths), width_ratios=widths)
+    (axes,) = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)
     for axis in axes:
         axis.patch.set_alpha(0)
     return figure, axes

@@ -11,7 +11,7 @@ import pandas as pd
 from diagnostics.errors import InputError
 from diagnostics.progress import Advance, silent
 from diagnostics.report.analysis import ReportSettings, require_reportable
-from diagnostics.report.live_answers import Card, answers
+from diagnostics.report.live_answers import Card, answer_table, answers
 from diagnostics.report.live_figures import Drawn
 from diagnostics.report.live_rows import arm_rows, live_rows, missing_rows, with_difference_noise
 from diagnostics.report.live_views import VIEWS
@@ -40,8 +40,8 @@ Extra = Mapping[str, tuple[pd.DataFrame, View]]
 class LiveResults:
     """Everything that a report of live interventions says.
 
-    Fields: `run` its identity and scoring; `arms`; `tables` by name, `extra` ones last; `views` of
-    them; `cards` of plain answers; `noise` of gain and contrast, NaN where it was not measured;
+    Fields: `run` its identity and scoring; `arms`; `tables` by name, in the page's order; `views`
+    of them; `cards` of plain answers; `noise` of gain and contrast, NaN where it was not measured;
     `budgets` that stand first; `training` settings that all arms share;
     `positions` of the bank and mean `kl_0` there, nats.
     """
@@ -99,15 +99,13 @@ def analyse_arms(
     tables = _tables(run, rescored, settings, floor)
     noise = _noise(tables["table02"])
     cards = answers(rescored, settings.bootstrap, noise)
-    tables["answers"] = pd.DataFrame(
-        [{"run": run.name} | row for card in cards for row in card.rows]
-    )
-    tables |= _about(run, rescored, floors, missing)
+    tables |= {name: frame for name, (frame, _) in extra_tables.items()}
+    tables |= _about(run, rescored, cards, floors, missing)
     return LiveResults(
         settings=settings,
         run=describe(run, floors),
         arms=rescored.arms,
-        tables=tables | {name: frame for name, (frame, _) in extra_tables.items()},
+        tables=tables,
         views=VIEWS | {name: view for name, (_, view) in extra_tables.items()},
         cards=cards,
         noise=noise,
@@ -131,12 +129,21 @@ def _tables(
 
 
 def _about(
-    run: Run, rescored: Rescored, floors: Sequence[NoiseFloor], missing: Mapping[str, str]
+    run: Run,
+    rescored: Rescored,
+    cards: Sequence[Card],
+    floors: Sequence[NoiseFloor],
+    missing: Mapping[str, str],
 ) -> dict[str, pd.DataFrame]:
-    """Tables of single arms, of the noise, and of arms without numbers."""
-    found = {"arms": arm_rows(run.name, rescored), "noise": noise_rows(run, floors)}
-    found |= {"missing": missing_rows(run.name, missing)} if missing else {}
-    return {name: pd.DataFrame(rows) for name, rows in found.items()}
+    """Tables of single arms, of the answers, of the noise, and of arms without numbers."""
+    found = {
+        "arms": pd.DataFrame(arm_rows(run.name, rescored)),
+        "answers": answer_table(run.name, cards),
+        "noise": pd.DataFrame(noise_rows(run, floors)),
+    }
+    if missing:
+        found["missing"] = pd.DataFrame(missing_rows(run.name, missing))
+    return found
 
 
 def _unchanged_rows(

@@ -6,8 +6,11 @@ every seed that both masks have shows the same sign.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
 
 from diagnostics.report.noise import Row
 from diagnostics.report.page import VERDICTS, Reply
@@ -28,6 +31,8 @@ from diagnostics.statistics.selection.selectors import Selector
 
 SHOWN_SWEEPS, LONG_SWEEP = 3, 3  # selectors in the peak's card, of so many budgets where any is
 Noise = Mapping[Number, float]
+TEXTS = ("question", "of", "first", "second", "number", "kind", "verdict")
+NUMBERS = ("estimate", "estimate_low", "estimate_high", "sd", "seeds", "agree")
 ASKED: tuple[Number, ...] = ("gain", "contrast")
 Q3_PAIRS: tuple[tuple[Selector, str], ...] = (("q3+low-dl", "low D^L"), ("q3+high-di", "high D^I"))
 
@@ -51,6 +56,12 @@ def answers(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> list[Card
         _seeds(rescored, bootstrap),
     ]
     return [card for card in cards if card.replies]
+
+
+def answer_table(run: str, cards: Sequence[Card]) -> pd.DataFrame:
+    """Every number behind the answers, one line each; what a line lacks is empty or NaN."""
+    lacking = {"run": run} | dict.fromkeys(TEXTS, "") | dict.fromkeys(NUMBERS, np.nan)
+    return pd.DataFrame([lacking | row for card in cards for row in card.rows])
 
 
 def _best(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Card:
@@ -92,6 +103,7 @@ def _inside_q3(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Card:
             other: Mask = (selector, budget)
             if other not in masks:
                 continue
+            small = _same_target(rescored, other)
             for what in ASKED:
                 found = versus(rescored, ("q3+high-dl", budget), other, bootstrap, number=what)
                 verdict = _verdict(found, noise)
@@ -101,7 +113,7 @@ def _inside_q3(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Card:
                         verdict=verdict,
                         word=VERDICTS[verdict],
                         text=_interval(found.difference),
-                        remarks=(_seed_words(found), *_same_target(rescored, other)),
+                        remarks=(_seed_words(found), *(small if what == "gain" else ())),
                     )
                 )
                 rows.append(_row("q3", percent(budget), found, noise))

@@ -115,7 +115,7 @@ def _table(name: str, results: LiveResults) -> dict[str, Any]:
 def _lead(name: str, frame: pd.DataFrame, results: LiveResults) -> pd.DataFrame:
     """Of a long table the rows at the main budgets, of the answers the leaders' alone."""
     if name == "answers":
-        return frame[frame["second"].isna()]
+        return frame[frame["second"] == ""]
     if "budget" not in frame or name in ("table10", "arms"):
         return frame.head(LONG)
     main = frame["budget"].isin(results.budgets) | (frame.get("selector") == "full")

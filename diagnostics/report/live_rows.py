@@ -33,7 +33,7 @@ def effects_of(rescored: Rescored, bootstrap: Bootstrap) -> Effects:
 def live_rows(
     run: str, top_k: int, rescored: Rescored, bootstrap: Bootstrap
 ) -> Iterator[tuple[str, Row]]:
-    """(table, row) of tables 2, 7, 10 and 8 and the targets; a table without a row was not trained for."""
+    """(table, row) of tables 2, 7, 10 and 8 and of the targets; some have none of these arms."""
     effects = effects_of(rescored, bootstrap)
     for mask in in_order(effects):
         key = _key(run, rescored, mask)
