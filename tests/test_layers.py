@@ -15,10 +15,12 @@ import diagnostics
 PACKAGE = Path(diagnostics.__file__).parent
 HEAVY = ("torch", "transformers")
 
-# Each layer may import from those to its left and from itself; training from all but the report.
+# Each layer may import from those to its left and from itself; selection and training from all but
+# the report, and training from selection.
 ORDER = ("models", "bank", "scoring", "statistics", "report")
 ALLOWED = {layer: set(ORDER[: place + 1]) for place, layer in enumerate(ORDER)} | {
-    "training": {"models", "bank", "scoring", "statistics", "training"}
+    "selection": {"models", "bank", "scoring", "statistics", "selection"},
+    "training": {"models", "bank", "scoring", "statistics", "selection", "training"},
 }
 COMMON = {"errors", "files", "progress", "schema"}  # below every layer
 

@@ -137,7 +137,8 @@ _DC = ("disagreement", "compatibility")
 
 def _rule(of: Callable[..., Scored], *needs: str, up: bool = False, q3: bool = False) -> Rule:
     """A rule that ranks by stretched signals."""
-    return Rule(needs=needs, scalings=("robust",) * len(needs), of=of, up=up, q3=q3)
+    scalings: tuple[Scaling, ...] = tuple("robust" for _ in needs)
+    return Rule(needs=needs, scalings=scalings, of=of, up=up, q3=q3)
 
 
 RULES: dict[str, Rule] = {

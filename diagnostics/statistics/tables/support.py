@@ -1,8 +1,9 @@
 """Local-support features of a position from two top-k lists (paper, section 3.2, appendix D).
 
 The lists are most probable first and hold log-probabilities of both models, so the features of any
-smaller support come from their first `k` columns. They may be numpy arrays or torch tensors. A teacher known by its lists alone has -inf where
+smaller support come from their first `k` columns. A teacher known by its lists alone has -inf where
 it lists no probability: that token counts as 0, and C has bounds only (`compatibility_upper`).
+Features are of numpy arrays, as typed here, or of torch tensors (`diagnostics.selection`).
 Axes: `pos` positions, `k` support.
 """
 
