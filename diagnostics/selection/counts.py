@@ -23,9 +23,21 @@ def kept_count(total: Tensor, ratio: tuple[int, int], *, floor: bool) -> Tensor:
     return torch.div(total * numerator + added, denominator, rounding_mode="floor")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def written_ratio(budget: float, *, floor: bool) -> tuple[int, int]:
-    """(p, q) up to 2^31 with the ceil, or the floor, of N p / q equal to that of rho N."""
+    """(p, q) up to 2^31 with the ceil, or the floor, of N p / q equal to that of rho N.
+
+    In a graph that is compiled, constants: another budget is compiled again.
+    """
+    if torch.compiler.is_compiling():
+        from torch.fx.experimental.symbolic_shapes import guard_scalar
+
+        budget = float(guard_scalar(budget))
+    found: tuple[int, int] = _ratio(budget, floor)
+    return found
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _ratio(budget: float, floor: bool) -> tuple[int, int]:
     rho = Fraction(repr(float(budget)))
     if rho.denominator <= MOST:
         return rho.numerator, rho.denominator

@@ -137,7 +137,7 @@ _DC = ("disagreement", "compatibility")
 
 def _rule(of: Callable[..., Scored], *needs: str, up: bool = False, q3: bool = False) -> Rule:
     """A rule that ranks by stretched signals."""
-    scalings: tuple[Scaling, ...] = ("robust",) * len(needs)
+    scalings: tuple[Scaling, ...] = tuple("robust" for _ in needs)
     return Rule(needs=needs, scalings=scalings, of=of, up=up, q3=q3)
 
 
