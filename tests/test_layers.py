@@ -15,10 +15,12 @@ import diagnostics
 PACKAGE = Path(diagnostics.__file__).parent
 HEAVY = ("torch", "transformers")
 
-# Each layer may import from those to its left and from itself; training from all but the report.
+# Each layer may import from those to its left and from itself; training and alignment, beside it,
+# from all but the report.
 ORDER = ("models", "bank", "scoring", "statistics", "report")
 ALLOWED = {layer: set(ORDER[: place + 1]) for place, layer in enumerate(ORDER)} | {
-    "training": {"models", "bank", "scoring", "statistics", "training"}
+    beside: {"models", "bank", "scoring", "statistics", beside}
+    for beside in ("training", "alignment")
 }
 COMMON = {"errors", "files", "progress", "schema"}  # below every layer
 
@@ -75,6 +77,9 @@ def test_every_layer_has_modules_to_check() -> None:
         ("statistics", "if 1:\n  from diagnostics.report import a", ["diagnostics.report.a"]),
         ("report", "from diagnostics.training import masks", ["diagnostics.training.masks"]),
         ("training", "import diagnostics.report.page as p", ["diagnostics.report.page"]),
+        ("alignment", "from diagnostics.report import write", ["diagnostics.report.write"]),
+        ("alignment", "from diagnostics.training import masks", ["diagnostics.training.masks"]),
+        ("report", "from diagnostics.alignment import align", ["diagnostics.alignment.align"]),
         ("report", "from diagnostics.demo import run_demo", ["diagnostics.demo.run_demo"]),
         ("models", "import diagnostics", ["diagnostics"]),
         ("statistics", "from diagnostics.scoring.run import Run\nimport torch", []),

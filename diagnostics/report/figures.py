@@ -52,7 +52,7 @@ Draw = Callable[[Results], Figure]
 def figure2(results: Results) -> Figure:
     """Gain over D^L and D^I (A), and both on the entropy-KL plane (B, C), first checkpoint."""
     frame, bootstrap = focus(results)
-    figure, axes = _canvas(2.8, (1, 1.15, 1.15))
+    figure, axes = canvas(2.8, (1, 1.15, 1.15))
     _gain_curves(axes[0], frame, bootstrap)
     _noise_band(axes[0], panel_noise(results)["figure2"]["A"])
     for axis, column, symbol, color in (
@@ -67,7 +67,7 @@ def figure2(results: Results) -> Figure:
 
 def figure3(results: Results) -> Figure:
     """Coefficients by K (A), gain of kinds of Q3 positions (B), high-low support gaps (C)."""
-    figure, axes = _canvas(3.0, (1, 1.1, 1))
+    figure, axes = canvas(3.0, (1, 1.1, 1))
     _coefficients(axes[0], results.tables["table09"])
     _q3_kinds(axes[1], results)
     _gaps(axes[2], results.tables["table01"])
@@ -99,7 +99,7 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def _canvas(height: float, widths: tuple[float, ...]) -> tuple[Figure, Any]:
+def canvas(height: float, widths: tuple[float, ...]) -> tuple[Figure, Any]:
     """A row of panels of these relative widths, 7.2 inches wide (two columns of a paper)."""
     figure = Figure(figsize=(7.2, height))
     figure.patch.set_alpha(0)
@@ -109,7 +109,8 @@ def _canvas(height: float, widths: tuple[float, ...]) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _zero_line(axis: Axes, *, vertical: bool = False) -> None:
+def zero_line(axis: Axes, *, vertical: bool = False) -> None:
+    """A dashed line at 0, under everything."""
     draw = axis.axvline if vertical else axis.axhline
     draw(0, color=NEUTRAL, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
 
@@ -186,7 +187,7 @@ def _gain_curves(axis: Axes, frame: pd.DataFrame, bootstrap: Bootstrap) -> None:
             alpha=0.2,
             linewidth=0,
         )
-    _zero_line(axis)
+    zero_line(axis)
     axis.set(xlabel="score, in tenths of its range", ylabel="mean gain (nats)")
     axis.set_title("A  Gain by score")
     _legend_below(axis)
@@ -224,7 +225,7 @@ def _coefficients(axis: Axes, table: pd.DataFrame) -> None:
         ("beta_i", r"$\beta_I$", INCOMPATIBLE, 0.1),
     ):
         _points(axis, x + shift, rows, name, color, label)
-    _zero_line(axis)
+    zero_line(axis)
     axis.set_xticks(x, [f"K={k}" for k in rows["top_k"]])
     axis.set(ylabel="gain per SD (nats)", xlim=(-0.5, len(rows) - 0.5))
     axis.set_title("A  Coefficients")
@@ -259,7 +260,7 @@ def _q3_kinds(axis: Axes, results: Results) -> None:
         errors = [[m.estimate - m.low for m in means], [m.high - m.estimate for m in means]]
         color = _checkpoint_color(index)
         axis.errorbar(x, middle, yerr=errors, fmt="o", color=color, label=name)
-    _zero_line(axis)
+    zero_line(axis)
     axis.set_xticks(range(len(kinds)), kinds)
     axis.set(ylabel="mean gain in Q3 (nats)", xlim=(-0.5, len(kinds) - 0.5))
     axis.set_title("B  Kinds of Q3 positions")
@@ -287,7 +288,7 @@ def _gaps(axis: Axes, table: pd.DataFrame) -> None:
     for place, (_, row), color in zip(y, rows.iterrows(), colors, strict=True):
         axis.plot([row["gap_low"], row["gap_high"]], [place, place], color=color)
         axis.plot(row["gap"], place, "o", color=color)
-    _zero_line(axis, vertical=True)
+    zero_line(axis, vertical=True)
     labels = [f"{n}, K={k}" for n, k in zip(rows["checkpoint"], rows["top_k"], strict=True)]
     axis.set_yticks(y, labels)
     axis.set(xlabel="high − low gain (nats)")

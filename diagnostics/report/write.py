@@ -38,7 +38,7 @@ def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Pa
         _write_table(out / "tables", name, results)
     with figure_style():
         svgs = {
-            name: _write_figure(draw(results), out / "figures", name, settings.definitions)
+            name: write_figure(draw(results), out / "figures", name, settings.definitions)
             for name, draw in FIGURES.items()
         }
     write_json(out / "results.json", record(results), indent=None)
@@ -49,17 +49,17 @@ def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Pa
 
 def record(results: Results) -> dict[str, Any]:
     """Everything of a report as JSON values; a number that does not exist is null."""
-    tables = {name: _rows(frame) for name, frame in results.tables.items()}
+    tables = {name: table_rows(frame) for name, frame in results.tables.items()}
     paper = {name: paper_table(name) for name in tables}
     return {
         **asdict(results.settings),
-        "runs": _plain(results.runs),
+        "runs": plain(results.runs),
         "answers": [
-            _plain(asdict(a) | {"verdict": a.verdict(), "in_noise": a.in_noise()})
+            plain(asdict(a) | {"verdict": a.verdict(), "in_noise": a.in_noise()})
             for a in results.answers
         ],
         "tables": tables,
-        "paper": {name: _rows(frame) for name, frame in paper.items() if frame is not None},
+        "paper": {name: table_rows(frame) for name, frame in paper.items() if frame is not None},
     }
 
 
@@ -79,7 +79,7 @@ def write_csv(path: Path, frame: pd.DataFrame, definitions: str) -> None:
     write_text(path, named.to_csv(index=False))
 
 
-def _write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> str:
+def write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> str:
     """Writes PNG and PDF on white, and returns the SVG with a clear ground."""
     said = {"png": "Description", "pdf": "Subject"}
     drawn = io.StringIO()
@@ -91,18 +91,19 @@ def _write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> 
     return drawn.getvalue()
 
 
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def table_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows as JSON values."""
     return [
-        {str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")
+        {str(key): plain(value) for key, value in row.items()} for row in frame.to_dict("records")
     ]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON values: NaN as null, numpy scalars as Python's."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
