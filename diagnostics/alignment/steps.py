@@ -87,19 +87,20 @@ def token_steps(
     student: Student,
     frozen: Sequence[Batch],
     bank_gradient: Parameters,
-    size: float,
+    length: float,
     draw: Sequence[int],
     advance: Advance = silent,
 ) -> pd.DataFrame:
     """Proposition 1 at single positions: a row for each position and step of `HALVES`.
 
     L_fix is the mean KL(p_T || p_theta) over the positions of `frozen`; `draw` numbers some of
-    them, batch after batch. Columns: `context_id`, `position`, `step_size` eta; `alignment`
-    <grad L_fix, grad l_t>; `alignment_bank` the same with the whole bank's gradient, by a backward
-    pass, so that it can be held against the forward one; `gradient_norm` of l_t; `first_order`
-    eta * alignment; `realised` reduction of L_fix (nats, positive: it fell); `remainder` R_t =
-    realised - first_order; `smoothness` 2 |R_t| / (eta * gradient_norm)^2, of which none exceeds
-    the proposition's beta.
+    them, batch after batch. Gradients differ in size by orders, so eta is that of a step of one
+    `length` in parameter space: eta = length / gradient_norm. Columns: `context_id`, `position`,
+    `step_size` eta; `alignment` <grad L_fix, grad l_t>; `alignment_bank` the same with the whole
+    bank's gradient, by a backward pass, so that it can be held against the forward one;
+    `gradient_norm` of l_t; `first_order` eta * alignment; `realised` reduction of L_fix (nats,
+    positive: it fell); `remainder` R_t = realised - first_order; `smoothness` 2 |R_t| / (eta *
+    gradient_norm)^2, which the proposition's beta is at least.
     """
     start = float(values_at(student, student.parameters, frozen, "theta_0")["kl"].mean())
     count = sum(sum(batch.counts) for batch in frozen)
@@ -117,7 +118,7 @@ def token_steps(
             "alignment_bank": inner(bank_gradient, token),
             "gradient_norm": norm,
         }
-        for eta in (share * size for share in HALVES):
+        for eta in (share * length / norm if norm else 0.0 for share in HALVES):
             what = f"a step of {eta:.3g} along the gradient of position {position}"
             moved = student.stepped(eta, token)
             realised = start - float(values_at(student, moved, frozen, what)["kl"].mean())

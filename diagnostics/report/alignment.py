@@ -13,7 +13,8 @@ alignment layer). No number is computed here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from diagnostics.report.figures import (
     NEUTRAL,
     canvas,
     figure_style,
+    legend_below,
     zero_line,
 )
 from diagnostics.report.views import Shown, View, cells, markdown
@@ -45,7 +47,7 @@ VIEWS = {
     "correlations": View(
         "What gradient alignment goes with",
         "alignment: inner product of grad L_fix with the gradient of this position's OPD loss l_t "
-        "= KL(p_0 || p_T); alignment_kl: with the gradient of its KL(p_T || p_0). L_fix: the bank's "
+        "= KL(p_0 || p_T); alignment_kl: with that of its KL(p_T || p_0). L_fix: the bank's "
         "mean KL(p_T || p_theta). gain_step and loss_step: reduction of KL and of l_t there by one "
         "step along grad L_fix. Intervals: 95 % prompt-cluster bootstrap, ranks fixed.",
         (
@@ -91,10 +93,10 @@ VIEWS = {
     ),
     "pairs": View(
         "Proposition 1 at single positions",
-        "One step of size η along the gradient of one position's l_t: reduction of L_fix (over the "
-        "contexts that alignment.json states) as it came out, to first order η·alignment, and the "
-        "remainder R_t; nats. Smoothness: 2|R_t| / (η |grad l_t|)², which β of the proposition is "
-        "at least.",
+        "One step of size η along the gradient of one position's l_t, as long as the bank's step "
+        "or half of it: reduction of L_fix (over as many contexts as alignment.json states) as it "
+        "came out, to first order η·alignment, and the remainder R_t; nats. Smoothness: "
+        "2|R_t| / (η |grad l_t|)², which β of the proposition is at least.",
         (
             Shown("context", "context_id", "text"),
             Shown("position", "position", "count"),
@@ -141,7 +143,7 @@ def write_alignment(
 
 def alignment_figure(positions: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> Figure:
     """One-step gain over alignment (A), correlations (B), mean alignment by selector (C)."""
-    figure, axes = canvas(3.2, (1.1, 1, 1))
+    figure, axes = canvas(3.2, (1.1, 0.8, 0.8))
     _gain_over_alignment(axes[0], positions)
     _correlations(axes[1], tables["correlations"])
     _selectors(axes[2], tables["groups"])
@@ -162,14 +164,26 @@ def _gain_over_alignment(axis: Axes, positions: pd.DataFrame) -> None:
             label=f"Q{quadrant}",
             rasterized=True,
         )
-    for name, set_scale in (("alignment", axis.set_xscale), ("gain_step", axis.set_yscale)):
-        size = np.abs(positions[name].to_numpy())
-        set_scale("symlog", linthresh=max(float(np.quantile(size, 0.5)), FAINT))
+    _two_sided(axis.set_xscale, axis.set_xticks, positions["alignment"])
+    _two_sided(axis.set_yscale, axis.set_yticks, positions["gain_step"])
     zero_line(axis)
     zero_line(axis, vertical=True)
     axis.set(xlabel="alignment (nats / learning rate)", ylabel="one-step gain (nats)")
     axis.set_title("A  Gain of one bank step")
-    axis.legend(markerscale=5, handletextpad=0.1, loc="upper left")
+    legend_below(axis, markerscale=5, handletextpad=0.1, ncols=4)
+
+
+def _two_sided(
+    set_scale: Callable[..., None], set_ticks: Callable[..., object], values: pd.Series
+) -> None:
+    """A scale that is linear up to the median size; ticks at 0 and two powers of ten a side."""
+    sizes = np.abs(values.to_numpy())
+    linear = max(float(np.median(sizes)), FAINT)
+    set_scale("symlog", linthresh=linear)
+    top = math.floor(math.log10(max(float(sizes.max()), linear)))
+    middle = math.ceil((math.log10(linear) + top) / 2)
+    powers = sorted({10.0**middle, 10.0**top})
+    set_ticks([*(-power for power in reversed(powers)), 0.0, *powers])
 
 
 def _correlations(axis: Axes, table: pd.DataFrame) -> None:
@@ -191,17 +205,20 @@ def _correlations(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_yticks(y, names)
     axis.set(xlabel="rank correlation with alignment")
     axis.set_title("B  What it goes with")
-    axis.legend(loc="best")
+    legend_below(axis)
 
 
 def _selectors(axis: Axes, table: pd.DataFrame) -> None:
-    rows = table[table["kind"] == "selector"].sort_values("alignment")
+    """What each selector keeps; those that keep the same are drawn once."""
+    rows = table[table["kind"] == "selector"].drop_duplicates(["n_positions", "alignment"])
+    rows = rows.sort_values("alignment")
     y = np.arange(len(rows))
     axis.hlines(y, rows["alignment_low"], rows["alignment_high"], color=LEARNABLE)
-    axis.plot(rows["alignment"], y, "o", color=LEARNABLE)
+    axis.plot(rows["alignment"], y, "o", color=LEARNABLE, label="kept")
     bank = table.loc[table["kind"] == "bank", "alignment"].item()
-    axis.axvline(bank, color=NEUTRAL, linewidth=0.9)
+    axis.axvline(bank, color=NEUTRAL, linewidth=0.9, label="bank")
     zero_line(axis, vertical=True)
     axis.set_yticks(y, rows["group"])
-    axis.set(xlabel="mean alignment (line: bank)")
-    axis.set_title("C  What selectors keep")
+    axis.set(xlabel="mean alignment")
+    axis.set_title("C  By selector")
+    legend_below(axis)

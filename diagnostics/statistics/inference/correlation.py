@@ -71,7 +71,7 @@ def correlation(clusters: Clusters, x: Floats, y: Floats) -> Correlation:
 
 def ranks(values: Floats) -> Floats:
     """Average ranks (pos,), from 1: equal values share the mean of theirs."""
-    return pd.Series(values).rank().to_numpy(dtype=np.float64)
+    return np.asarray(pd.Series(values).rank(), dtype=np.float64)
 
 
 def _standard(values: Floats) -> Floats:
