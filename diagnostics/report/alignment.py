@@ -181,7 +181,7 @@ def _two_sided(
     linear = max(float(np.median(sizes)), FAINT)
     set_scale("symlog", linthresh=linear)
     top = math.floor(math.log10(max(float(sizes.max()), linear)))
-    middle = math.ceil((math.log10(linear) + top) / 2)
+    middle = math.floor((math.log10(linear) + top) / 2)
     powers = sorted({10.0**middle, 10.0**top})
     set_ticks([*(-power for power in reversed(powers)), 0.0, *powers])
 
