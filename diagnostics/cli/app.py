@@ -369,6 +369,54 @@ def rescore(
         typer.echo(f"{out}: {run.manifest['bank']['contexts']} contexts; {scored}")
 
 
+@app.command("align")
+def align_bank(
+    bank: Annotated[Path, typer.Argument(help="A bank: a Parquet file or a folder of them.")],
+    teacher: Model,
+    student: Model,
+    out: Annotated[Path, typer.Option(help="Folder of tables, figure and the run they rest on.")],
+    top_k: Annotated[int, typer.Option(min=1, help="Support size K of D and C.")] = 16,
+    step_size: Annotated[
+        float | None, typer.Option(help="Learning rate of the steps; default: 0.1 % of the loss.")
+    ] = None,
+    budget: Annotated[float, typer.Option(help="Share that selectors keep, as 0.05.")] = 0.05,
+    pairs: Annotated[int, typer.Option(min=1, help="Positions that Prop. 1 is tried at.")] = 32,
+    pair_contexts: Annotated[
+        int, typer.Option(min=1, help="Contexts of the loss that their steps reduce.")
+    ] = 20,
+    draws: Annotated[int, typer.Option(min=100, help="Bootstrap draws.")] = 2000,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32 or float64; auto: float64 for small students.")
+    ] = "auto",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens in a pass.")] = 8192,
+) -> None:
+    """How each token's gradient stands to the bank's (Proposition 1)."""
+    from diagnostics.alignment.align import align
+    from diagnostics.alignment.measure import AlignSettings
+    from diagnostics.alignment.precision import check_precision
+    from diagnostics.bank.contexts import read_bank
+    from diagnostics.models.weights import resolve_device
+    from diagnostics.report.alignment import write_alignment
+
+    settings = AlignSettings(
+        top_k=top_k,
+        step_size=step_size,
+        precision=check_precision(dtype),
+        batch_tokens=batch_tokens,
+        device=resolve_device(device),
+        pairs=pairs,
+        pair_contexts=pair_contexts,
+        budget=budget,
+        draws=draws,
+        seed=seed,
+    )
+    found = align(read_bank(bank), teacher, student, out, settings)
+    page = write_alignment(out, found.positions, found.tables, found.record)
+    typer.echo(f"{page}: {len(found.positions)} positions")
+
+
 @app.command()
 def tokens(
     run: Annotated[Path, typer.Argument(help="A run folder.")],

@@ -15,10 +15,11 @@ from diagnostics.bank.sample import Sampling
 from diagnostics.embedded.pair import STUDENT, TEACHER, as_model
 from diagnostics.embedded.prompts import write_prompts
 from diagnostics.interventions.experiment import Experiment, default_workers
-from diagnostics.interventions.masks import ArmPlan, arms, named_set, product
+from diagnostics.interventions.masks import TABLE7, ArmPlan, arms, named_set, product
 from diagnostics.interventions.report import run_experiment
 from diagnostics.progress import say
 from diagnostics.report.analysis import ReportSettings
+from diagnostics.statistics.selection.selectors import Selector
 from diagnostics.training.settings import TrainSettings
 
 DEFAULT_OUT = Path("reports/interventions")
@@ -45,12 +46,15 @@ class Size:
     masks: tuple[ArmPlan, ...]
 
 
+RARE: tuple[tuple[Selector, float], ...] = tuple(
+    (name, 0.004) for name in (*TABLE7, "random")
+)  # Q3 is about 1 % of this pair's positions: at 3 % every Q3 mask keeps all of it
 FULL = Size(
     contexts=300,
     steps=12,
-    rollouts_per_step=24,
+    rollouts_per_step=12,
     training_prompts=736,
-    masks=tuple(arms(named_set("paper"), range(3))),
+    masks=tuple(arms([*named_set("table2"), *RARE, *named_set("table10")], range(3))),
 )
 QUICK = Size(
     contexts=30,
@@ -82,6 +86,7 @@ def run_embedded(out: Path, *, quick: bool = False, workers: int | None = None) 
             rollouts_per_step=size.rollouts_per_step,
             max_new_tokens=POSITIONS,
             learning_rate=LEARNING_RATE,
+            held_out=8,
         ),
     )
     return run_experiment(

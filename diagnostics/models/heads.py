@@ -60,7 +60,8 @@ class Head:
         if self.scale != 1.0:
             product = product.mul_(self.scale)
         if self.softcap is not None:
-            product = product.div_(self.softcap).tanh_().mul_(self.softcap)
+            capped = product.div_(self.softcap).tanh_()  # which its own derivative is made of
+            product = capped * self.softcap if capped.requires_grad else capped.mul_(self.softcap)
         return product
 
     def rows(self, first: int, last: int) -> Head:

@@ -168,8 +168,10 @@ def noise_band(axis: Axes, noise: float, *, vertical: bool = False) -> None:
         draw(-noise, noise, color=NEUTRAL, alpha=0.25, linewidth=0, zorder=0, label="_noise")
 
 
-def _legend_below(axis: Axes) -> None:
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.0)
+def legend_below(axis: Axes, *, ncols: int = 3, **more: Any) -> None:
+    """A legend under the axis, in one row where it fits."""
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "columnspacing": 1.0}
+    axis.legend(**place, ncols=ncols, **more)
 
 
 def _gain_curves(axis: Axes, frame: pd.DataFrame, bootstrap: Bootstrap) -> None:
@@ -190,7 +192,7 @@ def _gain_curves(axis: Axes, frame: pd.DataFrame, bootstrap: Bootstrap) -> None:
     zero_line(axis)
     axis.set(xlabel="score, in tenths of its range", ylabel="mean gain (nats)")
     axis.set_title("A  Gain by score")
-    _legend_below(axis)
+    legend_below(axis)
 
 
 def _plane(
@@ -229,7 +231,7 @@ def _coefficients(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_xticks(x, [f"K={k}" for k in rows["top_k"]])
     axis.set(ylabel="gain per SD (nats)", xlim=(-0.5, len(rows) - 0.5))
     axis.set_title("A  Coefficients")
-    _legend_below(axis)
+    legend_below(axis)
 
 
 def _lead_coefficients(table: pd.DataFrame) -> pd.DataFrame:
@@ -264,7 +266,7 @@ def _q3_kinds(axis: Axes, results: Results) -> None:
     axis.set_xticks(range(len(kinds)), kinds)
     axis.set(ylabel="mean gain in Q3 (nats)", xlim=(-0.5, len(kinds) - 0.5))
     axis.set_title("B  Kinds of Q3 positions")
-    _legend_below(axis)
+    legend_below(axis)
 
 
 def _checkpoint_color(index: int) -> str:

@@ -142,7 +142,7 @@ def hidden_states(
         (group, _with_shared_prompts) for group in prompt_buckets(contexts, shared, batch_tokens)
     ]
     buckets = length_buckets([contexts[i].length for i in alone], batch_tokens)
-    work += [([alone[place] for place in bucket], _whole) for bucket in buckets]
+    work += [([alone[place] for place in bucket], whole_rollouts) for bucket in buckets]
     states: dict[int, Tensor] = {}
     while work:
         group, forward = work.pop(0)
@@ -163,7 +163,7 @@ def one_by_one(model: PreTrainedModel, contexts: Sequence[Context]) -> list[Tens
     Each rollout runs alone, with 16 tokens of padding, so that no product has the shape it has in a
     batch. What differs is rounding: the noise floor of scoring.
     """
-    return [_whole(model, [context], padding=16)[0] for context in contexts]
+    return [whole_rollouts(model, [context], padding=16)[0] for context in contexts]
 
 
 def _fit(
@@ -199,8 +199,13 @@ def out_of_memory(error: RuntimeError | MemoryError) -> bool:
     return short or any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
-def _whole(model: PreTrainedModel, contexts: Sequence[Context], padding: int = 0) -> list[Tensor]:
-    """Prompt and response of each rollout in one row."""
+def whole_rollouts(
+    model: PreTrainedModel, contexts: Sequence[Context], padding: int = 0
+) -> list[Tensor]:
+    """Hidden states (valid, hidden) of each context, prompt and response in one row of one batch.
+
+    `padding` tokens more on the right. Gradients flow where they are on.
+    """
     rows = [np.concatenate([c.prompt, c.response[:-1]]) for c in contexts]
     ids, attention = _pad(rows, max(map(len, rows)) + padding)
     hidden = final_hidden(model, ids.to(model.device), attention.to(model.device))
@@ -214,7 +219,7 @@ def _with_shared_prompts(model: PreTrainedModel, contexts: Sequence[Context]) ->
     prompts = [np.frombuffer(words, dtype=np.int32)[:-1] for words in places]
     longest = max(map(len, prompts))
     if longest == 0:
-        return _whole(model, contexts)
+        return whole_rollouts(model, contexts)
     ids, seen = _pad(prompts, longest, left=True)
     ids, seen = ids.to(model.device), seen.to(model.device)
     body = model.get_decoder()

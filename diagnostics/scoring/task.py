@@ -94,6 +94,10 @@ class Task:
 
     def noise_rows(self) -> list[int]:
         """Contexts of the noise floor: all of a small bank, else some, spread evenly."""
-        wanted = min(len(self.bank), self.settings.noise_contexts)
-        places = np.linspace(0, len(self.bank) - 1, wanted).round().astype(int)
-        return [int(place) for place in np.unique(places)]
+        return spread_rows(len(self.bank), self.settings.noise_contexts)
+
+
+def spread_rows(total: int, wanted: int) -> list[int]:
+    """`wanted` of `total` contexts, spread evenly over a bank; all of a smaller bank."""
+    places = np.linspace(0, total - 1, min(total, wanted)).round().astype(int)
+    return [int(place) for place in np.unique(places)]

@@ -99,7 +99,7 @@ class Worker:
         if self.job.name == TEACHER:
             _save_hidden(hidden_file(self.task.out, part), torch.cat(states))
             return
-        found = self._compare(self._teacher_states(part, contexts), states)
+        found = self._compare(teacher_states(self.task.out, part, contexts), states)
         require_numbers(found, states, self.job.name, self.task.names(part))
         if self.job.name == START:
             table = places(contexts, self.task.rows(part)) | _named(found, TEACHER_COLUMNS)
@@ -127,7 +127,7 @@ class Worker:
             names = [self.task.names(part)[place] for place in keep]
             require_finite(states, model, names)
             ends = np.cumsum([0, *(int(c.valid.sum()) for c in contexts)])
-            other = self._teacher_states(part, contexts)
+            other = teacher_states(self.task.out, part, contexts)
             found = self._compare(
                 torch.cat([other[ends[place] : ends[place + 1]] for place in keep]), states
             )
@@ -149,27 +149,31 @@ class Worker:
             settings.kernel,
         )
 
-    def _teacher_states(self, part: int, contexts: Sequence[Context]) -> Tensor:
-        """The teacher's stored hidden states of a part (pos, hidden), one a valid position."""
-        file = hidden_file(self.task.out, part)
-        wanted = sum(int(c.valid.sum()) for c in contexts)
-        try:
-            hidden: Tensor = load_file(file)["hidden"]
-        except (SafetensorError, KeyError, OSError) as error:
-            raise InputError(
-                where=str(file),
-                expected="the teacher's hidden states, whole",
-                got=" ".join(str(error).split()),
-                fix="delete this file and run the same command again",
-            ) from error
-        if len(hidden) != wanted:
-            raise InputError(
-                where=str(file),
-                expected=f"hidden states of {wanted} positions",
-                got=str(len(hidden)),
-                fix="delete this file and run the same command again",
-            )
-        return hidden
+
+def teacher_states(folder: Path, part: int, contexts: Sequence[Context]) -> Tensor:
+    """The teacher's stored hidden states of a run's part (pos, hidden), one a valid position.
+
+    `contexts` are the part's. Raises InputError where the file is damaged or of other positions.
+    """
+    file = hidden_file(folder, part)
+    wanted = sum(int(c.valid.sum()) for c in contexts)
+    try:
+        hidden: Tensor = load_file(file)["hidden"]
+    except (SafetensorError, KeyError, OSError) as error:
+        raise InputError(
+            where=str(file),
+            expected="the teacher's hidden states, whole",
+            got=" ".join(str(error).split()),
+            fix="delete this file and run the same command again",
+        ) from error
+    if len(hidden) != wanted:
+        raise InputError(
+            where=str(file),
+            expected=f"hidden states of {wanted} positions",
+            got=str(len(hidden)),
+            fix="delete this file and run the same command again",
+        )
+    return hidden
 
 
 def places(contexts: Sequence[Context], rows: Sequence[int]) -> dict[str, NDArray[Any]]:

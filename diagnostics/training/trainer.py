@@ -89,7 +89,7 @@ class MaskedDistillationTrainer(DistillationTrainer):  # type: ignore[misc]
         """TRL's batch of rollouts, with a mask, the teacher's states and the measured KL."""
         rank = self.accelerator.process_index
         torch.manual_seed(_noise_seed(self._arm.seed, self.state.global_step, rank))
-        batch = super()._generate_and_score_completions(inputs)
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         prompts = [row["teacher_prompt"] for row in inputs]
         with torch.no_grad(), self.accelerator.autocast():
             batch["teacher_states"] = self._states(self.teacher_model, batch, prompts)

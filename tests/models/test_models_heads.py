@@ -207,3 +207,18 @@ def test_damaged_head_is_refused_in_one_line(cut: int, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said) as caught:
         load_head(path, "cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_a_softcapped_heads_gradient_is_that_of_its_formula() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, hidden = (torch.randn(5, 4, generator=generator).requires_grad_() for _ in range(2))
+    found = Head(weight=weight, scale=2.0, softcap=3.0).logits(hidden)
+    truth = 3.0 * torch.tanh(2.0 * (hidden @ weight.T) / 3.0)
+    pull = torch.randn(found.shape, generator=generator)
+    torch.testing.assert_close(found, truth)
+    for own, other in zip(
+        torch.autograd.grad((found * pull).sum(), [weight, hidden]),
+        torch.autograd.grad((truth * pull).sum(), [weight, hidden]),
+        strict=True,
+    ):
+        torch.testing.assert_close(own, other)
