@@ -11,10 +11,10 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from diagnostics import __version__
+from diagnostics.paper.tables import paper_table
 from diagnostics.report.analysis import Answer, Results
 from diagnostics.report.captions import PAPER_COLUMNS, VIEWS
 from diagnostics.report.figures import INK, panel_noise
-from diagnostics.report.paper import paper_table
 from diagnostics.report.scoring import notes, scored_in
 from diagnostics.report.views import (
     NOT_MEASURED,
@@ -215,7 +215,8 @@ def _remark(answer: Answer) -> str:
 
 def _table(name: str, results: Results) -> dict[str, Any]:
     """A table as shown: of a long one its `_lead`, the rest folded."""
-    view, frame, paper = VIEWS[name], results.tables[name], paper_table(name)
+    view, frame = VIEWS[name], results.tables[name]
+    beside = PAPER_COLUMNS.get(name)
     lead = _lead(frame, results.settings.top_k) if len(frame) > LONG else frame
     return {
         "name": name,
@@ -226,7 +227,7 @@ def _table(name: str, results: Results) -> dict[str, Any]:
         "all_rows": cells(frame, view.columns) if len(lead) < len(frame) <= FOLDED else None,
         "count": len(frame),
         "texts": [c.heading for c in view.columns if c.kind == "text"],
-        "paper": None if paper is None else cells(paper, PAPER_COLUMNS[name]),
+        "paper": None if beside is None else cells(paper_table(name), beside),
     }
 
 
