@@ -18,8 +18,11 @@ HEAVY = ("torch", "transformers")
 # Each layer may import from those to its left and from itself; training from all but the report.
 ORDER = ("models", "bank", "scoring", "statistics", "report")
 ALLOWED = {layer: set(ORDER[: place + 1]) for place, layer in enumerate(ORDER)} | {
-    "training": {"models", "bank", "scoring", "statistics", "training"}
+    "training": {"models", "bank", "scoring", "statistics", "training"},
+    "paper": {"paper"},
+    "downstream": {"paper", "statistics", "downstream"},
 }
+ALLOWED["report"] |= {"paper", "downstream"}
 COMMON = {"errors", "files", "progress", "schema"}  # below every layer
 
 
@@ -77,6 +80,10 @@ def test_every_layer_has_modules_to_check() -> None:
         ("training", "import diagnostics.report.page as p", ["diagnostics.report.page"]),
         ("report", "from diagnostics.demo import run_demo", ["diagnostics.demo.run_demo"]),
         ("models", "import diagnostics", ["diagnostics"]),
+        ("paper", "import diagnostics.downstream.tables", ["diagnostics.downstream.tables"]),
+        ("downstream", "from diagnostics.report import views", ["diagnostics.report.views"]),
+        ("statistics", "from diagnostics.paper.tables import x", ["diagnostics.paper.tables.x"]),
+        ("downstream", "from diagnostics.paper.tables import paper_table", []),
         ("statistics", "from diagnostics.scoring.run import Run\nimport torch", []),
         ("report", "from diagnostics import __version__", []),
     ],
@@ -131,6 +138,8 @@ def test_statistics_and_report_import_without_torch() -> None:
         "statistics.analyses.gaps",
         "statistics.analyses.budgets",
         "report.analysis",
+        "report.downstream",
+        "paper.arithmetic",
     )
     statement = "import " + ", ".join(f"diagnostics.{name}" for name in names)
     assert loaded_by(statement, *HEAVY) == []

@@ -3,7 +3,7 @@
 Every check recomputes a cell from cells of the same paper and allows what rounding may do: half a
 unit in the last printed digit of every cell that goes in, carried through the formula, plus half a
 unit of the cell itself. The same number printed twice with the same digits must be the same text.
-All sums are exact (fractions), so that a difference at the edge of its tolerance is decided rightly.
+All sums are exact (fractions), so that a difference at the edge of its tolerance is decided right.
 
 Checked: Avg. = mean of the six benchmarks (Tables 3, 4, 12); Table 11 = averages of Table 4; rows
 that Tables 3, 4 and 12 share; the two bases of one student (3); gap = beta_L - beta_I (9); gain /

@@ -131,7 +131,9 @@ def test_a_changed_cell_is_found(
 
 def test_a_mended_cell_is_no_longer_found() -> None:
     tables = changed("table03", 19, "average", "28.77")
-    assert set(DO_NOT_ADD_UP) - set(found(tables)) == {("table03", f"{DEEPSEEK}, full, 1", "average")}
+    assert set(DO_NOT_ADD_UP) - set(found(tables)) == {
+        ("table03", f"{DEEPSEEK}, full, 1", "average")
+    }
     tables = changed("table12", slice(None), "setting", "Qwen3-14B → Qwen3-4B")
     assert ("table12", "all rows shared with table 3", "setting") not in found(tables)
 
