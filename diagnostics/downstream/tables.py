@@ -92,14 +92,14 @@ def _wide(found: pd.DataFrame) -> pd.DataFrame:
     benchmarks = list(dict.fromkeys(found["benchmark"]))
     rows = []
     for arm, part in found.groupby(ARM, sort=False, dropna=False):
-        by_name = part.set_index("benchmark")
-        means = by_name["mean"].reindex(benchmarks)
+        by_name = part.set_index("benchmark").reindex(benchmarks)
+        means, deviations = by_name["mean"], by_name["sd"]
         missing = [name for name in benchmarks if np.isnan(means[name])]
         row: dict[str, object] = dict(zip(ARM, arm, strict=True))
         row["average"] = np.nan if missing else float(means.mean())
         for name in benchmarks:
             row[f"{name}_mean"] = means[name]
-            row[f"{name}_sd"] = by_name["sd"].reindex(benchmarks)[name]
+            row[f"{name}_sd"] = deviations[name]
         rows.append(row | {"seeds": int(part["seeds"].min()), "missing": ", ".join(missing)})
     columns = [*ARM, "average", *(f"{b}_{part}" for b in benchmarks for part in ("mean", "sd"))]
     return _ordered(pd.DataFrame(rows, columns=[*columns, "seeds", "missing"]))

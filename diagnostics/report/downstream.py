@@ -12,8 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from diagnostics.downstream.records import BASE, FULL, arm_words
 from diagnostics.downstream.results import read_results
 from diagnostics.downstream.tables import downstream_tables
+from diagnostics.errors import InputError
 from diagnostics.files import write_json, write_text
 from diagnostics.paper.tables import paper_table
 from diagnostics.report.views import Shown, View, cells, latex, markdown
@@ -36,9 +38,10 @@ VIEWS: dict[str, tuple[str, str]] = {
         "percentage points, ± sqrt(sd² + sd_base²) over evaluation seeds.",
     ),
 }
-PAPER_NOTE = (
-    "The paper's (arXiv 2605.26844v1): other models and benchmarks, so compare order, not sizes. "
-    "Its cells fit the ddof 0 deviation of two runs, not of five seeds (docs/paper-tables.md)."
+PAPER_NOTE = "The paper's (arXiv 2605.26844v1): of other models, so compare order, not sizes."
+TWO_RUNS = (  # of the tables that print deviations
+    f"{PAPER_NOTE} Its cells fit the ddof 0 deviation of two runs, not of five seeds "
+    "(docs/paper-tables.md)."
 )
 
 
@@ -54,7 +57,11 @@ def run_downstream(results: Path, out: Path, *, budget: float = 0.1) -> dict[str
 def write_downstream(
     records: pd.DataFrame, out: Path, *, budget: float = 0.1
 ) -> dict[str, pd.DataFrame]:
-    """Writes `tables/tableNN.csv`, `.md` and `.tex`, and `downstream.json`, of checked records."""
+    """Writes `tables/tableNN.csv`, `.md` and `.tex`, and `downstream.json`, of checked records.
+
+    Raises InputError for a budget that no arm has, where arms have budgets.
+    """
+    _check_budget(records, budget)
     tables = downstream_tables(records, budget=budget)
     for name, table in tables.items():
         _write_table(out / "tables", name, table)
@@ -73,14 +80,27 @@ def write_downstream(
     return tables
 
 
+def _check_budget(records: pd.DataFrame, budget: float) -> None:
+    """Refuses a budget of Tables 3 and 12 that would leave them without selectors."""
+    swept = records.loc[~records["selector"].isin([BASE, FULL]), "budget"]
+    if len(swept) and budget not in set(swept):
+        raise InputError(
+            where="--budget",
+            expected=f"a budget of the results: {', '.join(f'{b:g}' for b in sorted(set(swept)))}",
+            got=f"{budget:g}",
+            fix="choose the one of Tables 3 and 12",
+        )
+
+
 def _write_table(folder: Path, name: str, table: pd.DataFrame) -> None:
     paper = paper_table(name)
     write_text(folder / f"{name}.csv", table.to_csv(index=False))
     write_text(folder / f"{name}_paper.csv", paper.to_csv(index=False))
     title, caption = VIEWS[name]
+    note = TWO_RUNS if any(str(c).endswith("_sd") for c in paper) else PAPER_NOTE
     for suffix, form in (("md", markdown), ("tex", latex)):
         ours = form(*shown(name, table, title, caption), note=_missing(table))
-        theirs = form(*shown(name, paper, f"{title}, the paper's", PAPER_NOTE))
+        theirs = form(*shown(name, paper, f"{title}, the paper's", note))
         write_text(folder / f"{name}.{suffix}", f"{ours}\n{theirs}")
 
 
@@ -118,7 +138,7 @@ def _columns(table: pd.DataFrame) -> tuple[Shown, ...]:
 def _missing(table: pd.DataFrame) -> str:
     """What arms lack, in a sentence; empty where nothing is missing."""
     rows = table[table["missing"] != ""].to_dict("records")
-    said = [f"{r['setting']} / {r['selector']} / {r['budget']:g}: {r['missing']}" for r in rows]
+    said = [f"{arm_words(row)}: {row['missing']}" for row in rows]
     return f"No average, because these are missing: {'; '.join(said)}." if said else ""
 
 

@@ -179,6 +179,16 @@ def test_files_show_ours_above_the_papers(tmp_path: Path) -> None:
     assert "\\begin{tabular}" in (tmp_path / "tables" / "table04.tex").read_text(encoding="utf-8")
 
 
+def test_a_budget_that_no_arm_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        write_downstream(records(SWEEP), tmp_path, budget=0.3)
+    assert str(caught.value) == (
+        "--budget: expected a budget of the results: 0.05, 0.1, got 0.3; choose the one of Tables "
+        "3 and 12"
+    )
+    assert not (tmp_path / "tables").exists()
+
+
 def test_the_json_holds_every_number(tmp_path: Path) -> None:
     tables = write_downstream(records(SWEEP), tmp_path)
     stored: dict[str, Any] = json.loads((tmp_path / "downstream.json").read_text())
