@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from diagnostics.downstream.records import Arm, Score, to_records
+from diagnostics.embedded.pair import STUDENT
 from diagnostics.embedded.problems import Problem, Sheet, count_right, read_answers, sheets
 
 EVALUATION_SEED = 20
@@ -119,8 +120,10 @@ def _held_out(count: int) -> list[Sheet]:
 
 
 def _load(folder: Path) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+    """A model, with the pair's tokenizer where its folder has none, as trained checkpoints have."""
     model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    return model, PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
+    named = folder if (folder / "tokenizer.json").is_file() else STUDENT
+    return model, PreTrainedTokenizerFast.from_pretrained(named, padding_side="left")
 
 
 @torch.no_grad()

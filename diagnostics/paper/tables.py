@@ -1,6 +1,6 @@
 """The paper's 13 tables (arXiv 2605.26844v1, CC BY 4.0), for comparison beside ours.
 
-One CSV a table in `tables/`, transcribed cell by cell with the digits as printed, under our columns
+One CSV a table in `data/`, transcribed cell by cell with the digits as printed, under our columns
 and units: budgets and shares are fractions (its percentages with the point moved), Table 9's R^2
 (units of 1e-3) likewise, selectors and proxies have our names, `base` is the untrained student and
 `full` its "Pure OPD". Rows are of other models and banks: compare signs and order, not sizes.
@@ -59,5 +59,5 @@ def table_name(which: int | str) -> str:
 
 
 def _text(which: int | str) -> StringIO:
-    path = files("diagnostics.paper") / "tables" / f"{table_name(which)}.csv"
+    path = files("diagnostics.paper") / "data" / f"{table_name(which)}.csv"
     return StringIO(path.read_text(encoding="utf-8"))

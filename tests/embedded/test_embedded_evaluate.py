@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import shutil
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from diagnostics.downstream.records import Arm, check_records
@@ -96,9 +98,15 @@ def test_two_arms_become_tables(monkeypatch: pytest.MonkeyPatch) -> None:
             lambda m, t, group, sample, name=name: [answers[name](s) for s in group])  # fmt: skip
         frames.append(embedded_scores(Path(name), seeds=2, count=8, arm=arm or Arm(
             setting="p", selector="base", budget=None)))  # fmt: skip
-    import pandas as pd
-
     tables = downstream_tables(check_records(pd.concat(frames, ignore_index=True)))
     assert tables["table03"]["average"].tolist() == [0.0, 100.0]
     assert tables["table13"]["average"].tolist() == [100.0]
     assert np.allclose(tables["table13"].filter(like="_sd"), 0)
+
+
+def test_a_checkpoint_without_a_tokenizer_has_the_pairs(tmp_path: Path) -> None:
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
+        shutil.copy(STUDENT / name, tmp_path)
+    own, lent = (evaluate._load(folder)[1] for folder in (STUDENT, tmp_path))
+    text = make_sheet(random.Random(1)).prompt
+    assert lent(text)["input_ids"] == own(text)["input_ids"]
