@@ -22,7 +22,10 @@ ALLOWED = {layer: set(ORDER[: place + 1]) for place, layer in enumerate(ORDER)} 
     "selection": {*ORDER[:4], "selection"},
     "training": {*ORDER[:4], "selection", "training"},
     "alignment": {*ORDER[:4], "alignment"},
+    "paper": {"paper"},
+    "downstream": {"paper", "statistics", "downstream"},
 }
+ALLOWED["report"] |= {"paper", "downstream"}
 COMMON = {"errors", "files", "progress", "schema"}  # below every layer
 
 
@@ -83,6 +86,10 @@ def test_every_layer_has_modules_to_check() -> None:
         ("report", "from diagnostics.alignment import align", ["diagnostics.alignment.align"]),
         ("report", "from diagnostics.demo import run_demo", ["diagnostics.demo.run_demo"]),
         ("models", "import diagnostics", ["diagnostics"]),
+        ("paper", "import diagnostics.downstream.tables", ["diagnostics.downstream.tables"]),
+        ("downstream", "from diagnostics.report import views", ["diagnostics.report.views"]),
+        ("statistics", "from diagnostics.paper.tables import x", ["diagnostics.paper.tables.x"]),
+        ("downstream", "from diagnostics.paper.tables import paper_table", []),
         ("statistics", "from diagnostics.scoring.run import Run\nimport torch", []),
         ("report", "from diagnostics import __version__", []),
     ],
@@ -137,6 +144,8 @@ def test_statistics_and_report_import_without_torch() -> None:
         "statistics.analyses.gaps",
         "statistics.analyses.budgets",
         "report.analysis",
+        "report.downstream",
+        "paper.arithmetic",
     )
     statement = "import " + ", ".join(f"diagnostics.{name}" for name in names)
     assert loaded_by(statement, *HEAVY) == []

@@ -508,6 +508,23 @@ def report(
 
 
 @app.command()
+def downstream(
+    results: Annotated[
+        Path, typer.Argument(help="A CSV or JSONL list: setting, selector, budget, folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the tables.")],
+    budget: Annotated[float, typer.Option(help="The budget of tables 3 and 12.")] = 0.1,
+) -> None:
+    """Write tables 3, 4, 11, 12 and 13 of evaluation results, the paper's beside."""
+    from diagnostics.report.downstream import run_downstream
+    from diagnostics.statistics.selection.selectors import check_budget
+
+    check_budget(budget)
+    written = run_downstream(results, out, budget=budget)
+    typer.echo(f"{out}: {', '.join(written)}")
+
+
+@app.command()
 def tables(
     tokens: Annotated[list[Path], typer.Argument(help="Token tables, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder of the CSV files.")],

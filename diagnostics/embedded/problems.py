@@ -56,18 +56,24 @@ class Problem:
     answer: int
     steps: int
 
+    @property
+    def signs(self) -> frozenset[str]:
+        """Which of + - * / the worked lines use."""
+        return frozenset(SIGN.findall(self.solution))
+
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
     """One prompt with one or more problems.
 
     Fields: `prompt` what a model reads; `solution` the reference response; `answers` one integer a
-    problem, in order.
+    problem, in order; `problems` themselves.
     """
 
     prompt: str
     solution: str
     answers: tuple[int, ...]
+    problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +191,7 @@ ENDINGS: Templates = (
     "",
 )
 
+SIGN = re.compile(r"\d ([-+*/]) \d")
 ANSWER = re.compile(r"^Answer (\d+): (\d+)$", re.MULTILINE)
 
 
@@ -242,7 +249,12 @@ def make_sheet(rng: random.Random, author: Author = CAREFUL) -> Sheet:
     solution = "".join(
         f"Solution {i}.\n{p.solution}\nAnswer {i}: {p.answer}\n" for i, p in enumerate(problems, 1)
     )
-    return Sheet(prompt=prompt, solution=solution, answers=tuple(p.answer for p in problems))
+    return Sheet(
+        prompt=prompt,
+        solution=solution,
+        answers=tuple(p.answer for p in problems),
+        problems=tuple(problems),
+    )
 
 
 def is_held_out(prompt: str) -> bool:

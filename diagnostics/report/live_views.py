@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from diagnostics.paper.tables import paper_table
 from diagnostics.report.captions import PAPER_COLUMNS as OFFLINE_PAPER
 from diagnostics.report.captions import VIEWS as OFFLINE
-from diagnostics.report.paper import paper_table
 from diagnostics.report.views import Shown, View
 
 _MASK = (Shown("selector", "selector", "text"), Shown("budget", "budget", "share"))

@@ -12,10 +12,10 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from diagnostics import __version__
+from diagnostics.paper.tables import paper_table
 from diagnostics.report.analysis import Answer, Results
 from diagnostics.report.captions import PAPER_COLUMNS, VIEWS
 from diagnostics.report.figures import INK, panel_noise
-from diagnostics.report.paper import paper_table
 from diagnostics.report.scoring import notes, scored_in
 from diagnostics.report.views import (
     NOT_MEASURED,
@@ -237,8 +237,8 @@ def _table(name: str, results: Results) -> dict[str, Any]:
     lead = _lead(frame, results.settings.top_k) if len(frame) > LONG else frame
     note = noise_note(frame, view.columns, results.tables["noise"])
     shown = shown_table(name, view, frame, lead, note, "every checkpoint and K")
-    paper = paper_table(name)
-    return shown if paper is None else shown | shown_paper(paper, PAPER_COLUMNS[name])
+    beside = PAPER_COLUMNS.get(name)
+    return shown if beside is None else shown | shown_paper(paper_table(name), beside)
 
 
 def shown_table(

@@ -7,6 +7,7 @@ carries a dagger, and the note under its table says what that noise is.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import pandas as pd
 
 from diagnostics.report.noise import marked
 
-Kind = Literal["text", "count", "number", "interval", "share"]
+Kind = Literal["text", "count", "number", "interval", "share", "points", "spread"]
 
 DAGGER = "†"
 NOT_MEASURED = "not measured (the run has no noise floor)"
@@ -64,6 +65,8 @@ def cells(frame: pd.DataFrame, columns: tuple[Shown, ...]) -> pd.DataFrame:
 
 def cell(row: dict[Any, Any], shown: Shown) -> str:
     """One cell as text; a missing value is a dash, a missing interval is said."""
+    if shown.kind == "spread":
+        return spread(row[f"{shown.column}_mean"], row.get(f"{shown.column}_sd", math.nan))
     value = row[shown.column + shown.suffix]
     if shown.kind == "text":
         return LABELS.get(value, str(value))
@@ -73,6 +76,8 @@ def cell(row: dict[Any, Any], shown: Shown) -> str:
         return f"{int(value):,}"
     if shown.kind == "share":
         return percent(value)
+    if shown.kind == "points":
+        return points(value)
     if shown.kind == "interval":
         low, high = (row[f"{shown.column}_{end}{shown.suffix}"] for end in ("low", "high"))
         if low != low:
@@ -117,6 +122,18 @@ def percent(value: float) -> str:
     return (
         f"{100 * value:.0f} %" if abs(value * 100 - round(value * 100)) < 1e-9 else f"{value:.1%}"
     )
+
+
+def points(value: float) -> str:
+    """A score or a difference of scores, per cent: two decimals, a real minus sign."""
+    return f"{value:.2f}".replace("-", "−")
+
+
+def spread(mean: float, sd: float) -> str:
+    """A mean with its deviation as mean ± sd; without one where there is none."""
+    if pd.isna(mean):
+        return "–"
+    return points(mean) if pd.isna(sd) else f"{points(mean)} ± {points(sd)}"
 
 
 def number(value: float) -> str:

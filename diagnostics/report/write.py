@@ -13,12 +13,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from diagnostics.files import whole_file, write_json, write_text
+from diagnostics.paper.tables import PAPER_TABLES, paper_table
 from diagnostics.progress import bar
 from diagnostics.report.analysis import ReportSettings, Results, analyse, supports
 from diagnostics.report.captions import VIEWS
 from diagnostics.report.figures import FIGURES, figure_style
 from diagnostics.report.page import render_page
-from diagnostics.report.paper import paper_table
 from diagnostics.report.views import View, cells, latex, markdown, noise_note
 from diagnostics.scoring.run import Run
 
@@ -50,7 +50,6 @@ def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Pa
 def record(results: Results) -> dict[str, Any]:
     """Everything of a report as JSON values; a number that does not exist is null."""
     tables = {name: json_rows(frame) for name, frame in results.tables.items()}
-    paper = {name: paper_table(name) for name in tables}
     return {
         **asdict(results.settings),
         "runs": plain(results.runs),
@@ -59,7 +58,7 @@ def record(results: Results) -> dict[str, Any]:
             for a in results.answers
         ],
         "tables": tables,
-        "paper": {name: json_rows(frame) for name, frame in paper.items() if frame is not None},
+        "paper": {name: json_rows(paper_table(name)) for name in tables if name in PAPER_TABLES},
     }
 
 
