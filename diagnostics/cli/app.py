@@ -244,6 +244,7 @@ def intervene(
     ] = None,
     max_new_tokens: NewTokens = 192,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="AdamW step size.")] = 1e-3,
+    held_out: Annotated[int, typer.Option(min=1, help="Prompts set aside for held-out KL.")] = 16,
     top_k: Annotated[int, typer.Option(min=1, help="Support size K of D and C.")] = 16,
     draws: Annotated[int, typer.Option(min=100, help="Bootstrap draws of the report.")] = 2000,
     device: Device = "auto",
@@ -267,8 +268,9 @@ def intervene(
         raise typer.BadParameter(
             "give --student, --teacher, --bank and --prompts (and no --quick), or none of them"
         )
-    from diagnostics.interventions.experiment import Experiment, default_workers
+    from diagnostics.interventions.experiment import Experiment
     from diagnostics.interventions.masks import arms, named_set, product
+    from diagnostics.interventions.processes import default_workers
     from diagnostics.interventions.report import run_experiment
     from diagnostics.models.weights import resolve_device, resolve_dtype
     from diagnostics.progress import say
@@ -283,6 +285,7 @@ def intervene(
         micro_batch=micro_batch,
         max_new_tokens=max_new_tokens,
         learning_rate=learning_rate,
+        held_out=held_out,
         top_k=top_k,
         device=chosen,
         dtype=resolve_dtype(dtype, chosen),

@@ -8,14 +8,17 @@ its own in a few minutes. What the arms share was chosen on the held-out KL (doc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from diagnostics.bank.build import build_bank
 from diagnostics.bank.sample import Sampling
 from diagnostics.embedded.pair import STUDENT, TEACHER, as_model
 from diagnostics.embedded.prompts import write_prompts
-from diagnostics.interventions.experiment import Experiment, default_workers
+from diagnostics.interventions.accuracy import answer_tables
+from diagnostics.interventions.experiment import Experiment
 from diagnostics.interventions.masks import TABLE7, ArmPlan, arms, named_set, product
+from diagnostics.interventions.processes import default_workers
 from diagnostics.interventions.report import run_experiment
 from diagnostics.progress import say
 from diagnostics.report.analysis import ReportSettings
@@ -89,6 +92,12 @@ def run_embedded(out: Path, *, quick: bool = False, workers: int | None = None) 
             held_out=8,
         ),
     )
+    workers = workers or default_workers("cpu")
     return run_experiment(
-        experiment, out, ReportSettings(), workers=workers or default_workers("cpu"), say=say
+        experiment,
+        out,
+        ReportSettings(),
+        workers=workers,
+        say=say,
+        extra=partial(answer_tables, experiment, out, workers=workers, say=say),
     )

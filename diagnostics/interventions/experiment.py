@@ -13,22 +13,18 @@ as one whose loss is not finite, is set aside with its reason and reported; the 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from diagnostics.bank.contexts import Bank, read_bank
 from diagnostics.bank.prompts import read_prompts
 from diagnostics.errors import InputError
 from diagnostics.files import read_json, write_json
 from diagnostics.interventions.masks import ArmPlan
+from diagnostics.interventions.processes import in_processes
 from diagnostics.models.files import open_model
 from diagnostics.scoring.parts import rank_and_world
 from diagnostics.scoring.rescore import rescore
@@ -80,7 +76,9 @@ def train_arms(experiment: Experiment, out: Path, *, workers: int, say: Say) -> 
 
 def rescore_arms(experiment: Experiment, out: Path) -> Run:
     """One run of all trained arms over the bank; what was scored is not scored again."""
-    trained = {arm.name: str(_folder(out, arm)) for arm in experiment.arms if _trained(out, arm)}
+    trained = {
+        arm.name: str(arm_folder(out, arm)) for arm in experiment.arms if is_trained(out, arm)
+    }
     if not trained:
         raise InputError(
             where=str(out),
@@ -98,12 +96,12 @@ def rescore_arms(experiment: Experiment, out: Path) -> Run:
 
 def trained_arms(experiment: Experiment, out: Path) -> list[Arm]:
     """What is known of each trained arm from its log."""
-    return [_arm(out, arm) for arm in experiment.arms if _trained(out, arm)]
+    return [_arm(out, arm) for arm in experiment.arms if is_trained(out, arm)]
 
 
 def failures(experiment: Experiment, out: Path) -> dict[str, str]:
     """Why arms failed, by name."""
-    files = {arm.name: _folder(out, arm) / FAILED_FILE for arm in experiment.arms}
+    files = {arm.name: arm_folder(out, arm) / FAILED_FILE for arm in experiment.arms}
     return {name: read_json(f)["reason"] for name, f in files.items() if f.is_file()}
 
 
@@ -141,26 +139,15 @@ def _train(
     experiment: Experiment, out: Path, waiting: Sequence[ArmPlan], workers: int
 ) -> Iterator[tuple[ArmPlan, float]]:
     """Trains arms, `workers` at a time; yields each with its seconds as it is done."""
-    if workers == 1 or rank_and_world()[1] > 1:
-        for arm in waiting:
-            yield arm, _train_one(experiment, out, arm, None)
-        return
-    threads = max(1, torch.get_num_threads() // workers)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        running: dict[Future[float], ArmPlan] = {
-            pool.submit(_train_one, experiment, out, arm, threads): arm for arm in waiting
-        }
-        while running:
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield running.pop(future), future.result()
+    alone = rank_and_world()[1] > 1
+    jobs = [(experiment, out, arm) for arm in waiting]
+    for (_, _, arm), seconds in in_processes(_train_one, jobs, 1 if alone else workers):
+        yield arm, seconds
 
 
-def _train_one(experiment: Experiment, out: Path, arm: ArmPlan, threads: int | None) -> float:
+def _train_one(experiment: Experiment, out: Path, arm: ArmPlan) -> float:
     """Trains one arm in this process; a refusal during training is kept beside the others."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    folder, started = _folder(out, arm), time.monotonic()
+    folder, started = arm_folder(out, arm), time.monotonic()
     try:
         distill(
             open_model(experiment.student),
@@ -174,20 +161,22 @@ def _train_one(experiment: Experiment, out: Path, arm: ArmPlan, threads: int | N
     return time.monotonic() - started
 
 
-def _folder(out: Path, arm: ArmPlan) -> Path:
+def arm_folder(out: Path, arm: ArmPlan) -> Path:
+    """Where an arm's checkpoint, settings and log lie."""
     return out / "arms" / arm.name
 
 
-def _trained(out: Path, arm: ArmPlan) -> bool:
-    return (_folder(out, arm) / LOG_FILE).is_file()
+def is_trained(out: Path, arm: ArmPlan) -> bool:
+    """Whether an arm's checkpoint is there."""
+    return (arm_folder(out, arm) / LOG_FILE).is_file()
 
 
 def _done(out: Path, arm: ArmPlan) -> bool:
-    return _trained(out, arm) or (_folder(out, arm) / FAILED_FILE).is_file()
+    return is_trained(out, arm) or (arm_folder(out, arm) / FAILED_FILE).is_file()
 
 
 def _arm(out: Path, arm: ArmPlan) -> Arm:
-    log = read_log(_folder(out, arm))
+    log = read_log(arm_folder(out, arm))
     steps = [entry for entry in log if "keep" in entry]
     return Arm(
         checkpoint=arm.name,
@@ -208,8 +197,3 @@ def _mean(values: Sequence[float]) -> float | None:
 def _plain(settings: TrainSettings) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
     return found
-
-
-def default_workers(device: str) -> int:
-    """Arms trained at a time: one on an accelerator, one a core on the CPU."""
-    return len(os.sched_getaffinity(0)) if device == "cpu" else 1

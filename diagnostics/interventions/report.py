@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -30,20 +30,24 @@ def run_experiment(
     *,
     workers: int,
     say: Say,
-    downstream: Extra | None = None,
+    extra: Callable[[], Extra] = dict,
 ) -> Path:
-    """Trains what is not trained, rescores what is not rescored, reports; the page's path."""
+    """Trains what is not trained, rescores what is not rescored, reports; the page's path.
+
+    `extra` makes further tables of trained arms, by name, with how they are shown.
+    """
     say(f"training {len(experiment.arms)} arms, {workers} at a time")
     train_arms(experiment, out, workers=workers, say=say)
     say(f"rescoring them on {experiment.bank}")
     run = rescore_arms(experiment, out)
+    more = extra()
     say("report")
     return write_interventions(
         run,
         trained_arms(experiment, out),
         out,
         settings,
-        extra_tables=downstream or {},
+        extra_tables=more,
         missing=failures(experiment, out),
         training=shared_settings(experiment.settings),
     )

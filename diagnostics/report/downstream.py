@@ -7,6 +7,7 @@ that one is a CSV too (`…_paper.csv`). The paper's are of other models: compar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,11 @@ def shown(name: str, table: pd.DataFrame, title: str, caption: str) -> tuple[pd.
         table = by_selector(table)
     view = View(title, caption, _columns(table))
     return cells(table, view.columns), view
+
+
+def with_views(tables: Mapping[str, pd.DataFrame]) -> dict[str, tuple[pd.DataFrame, View]]:
+    """Tables with how they are shown in another report."""
+    return {name: (table, View(*VIEWS[name], _columns(table))) for name, table in tables.items()}
 
 
 def by_selector(table: pd.DataFrame) -> pd.DataFrame:

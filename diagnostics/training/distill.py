@@ -14,9 +14,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +30,7 @@ from diagnostics.models.files import ModelFiles, require_tokenizer
 from diagnostics.models.heads import head_of
 from diagnostics.models.weights import load_weights
 from diagnostics.training.held_out import Encoded, freeze
+from diagnostics.training.quiet import quiet
 from diagnostics.training.settings import (
     SETTINGS_FILE,
     TrainSettings,
@@ -71,7 +70,7 @@ def distill(
     partial = out.with_name(f".{out.name}.partial")
     check_out(out, partial, json.loads(json.dumps(asdict(settings))))
     try:
-        with _without_deprecations():
+        with quiet():
             trainer = _trainer(student, teacher, prompts, settings, partial)
             return _train(trainer, student, settings, out, partial)
     except InputError:
@@ -109,14 +108,6 @@ def read_log(folder: Path) -> Log:
     """The log of a finished arm."""
     lines = (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
-
-
-@contextmanager
-def _without_deprecations() -> Iterator[None]:
-    """TRL uses names that transformers has given others since; its user can do nothing about it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is deprecated", category=FutureWarning)
-        yield
 
 
 def _trainer(

@@ -24,6 +24,7 @@ from diagnostics.models.weights import Dtype
 from diagnostics.scoring.listed import is_listed
 from diagnostics.statistics.selection.rules import RULES
 from diagnostics.statistics.selection.selectors import Selector, check_budget, check_selector
+from diagnostics.training.quiet import quiet
 
 Loss = Literal["reverse_kl", "sampled_token"]
 LOSSES: tuple[Loss, ...] = ("reverse_kl", "sampled_token")
@@ -149,7 +150,8 @@ def check_arm(
 
 def _check_options(settings: TrainSettings) -> None:
     """Options of TRL that exist, and are not ours to set."""
-    from trl import DistillationConfig
+    with quiet():
+        from trl import DistillationConfig
 
     known = DistillationConfig.__dataclass_fields__
     for name in settings.trl:
