@@ -52,5 +52,5 @@ def test_a_call_that_waits_for_the_device_is_no_part_of_one_graph() -> None:
         return select_tokens("kl", 0.1, signals, mask).empty
 
     signals, mask, _ = batch()
-    with pytest.raises(torch._dynamo.exc.UserError, match="data-dependent|Data-dependent|item"):
+    with pytest.raises(torch._dynamo.exc.UserError, match=r"[Dd]ata-dependent"):
         torch.compile(waits, fullgraph=True, backend="eager")(signals, mask)
