@@ -43,6 +43,7 @@ def test_one_graph_of_functions_keeps_the_same(selector: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch, of itself
 def test_machine_code_keeps_the_same() -> None:
     check("teachability+entropy", "inductor", one_per_row=False)
 
