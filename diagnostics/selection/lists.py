@@ -109,9 +109,10 @@ def _require_shapes(student_ids: Tensor, teacher_ids: Tensor, **given: Tensor) -
 
 
 def _unlike(name: str, shape: torch.Size, got: Tensor) -> InputError:
+    axes = ", ".join(("batch", "time", "k")[: len(shape)])
     return InputError(
         where=name,
-        expected=f"the shape of `student_ids`, (batch, time, k): {tuple(shape)}",
+        expected=f"the shape of `student_ids`, ({axes}): {tuple(shape)}",
         got=str(tuple(got.shape)),
         fix="cut both models' lists to one length, and give the same positions",
     )

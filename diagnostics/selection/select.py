@@ -74,7 +74,7 @@ def select_tokens(
     check_selector(selector)
     needs = _needed(selector, signals, mask)
     valid = mask.bool().reshape(-1)
-    if selector == "full":
+    if selector == "full" or not mask.numel():
         return _everything(mask)
     if rows is None:
         rows = torch.arange(len(mask), device=mask.device)
