@@ -59,7 +59,7 @@ class Size:
     training_prompts: int
 
 
-FULL = Size(contexts=300, positions=192, steps=40, rollouts_per_step=24, training_prompts=736)
+FULL = Size(contexts=300, positions=192, steps=40, rollouts_per_step=16, training_prompts=736)
 QUICK = Size(contexts=30, positions=192, steps=4, rollouts_per_step=16, training_prompts=80)
 
 
@@ -89,6 +89,7 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> Path:
                 rollouts_per_step=size.rollouts_per_step,
                 max_new_tokens=size.positions,
                 learning_rate=LEARNING_RATE,
+                held_out_every=10,
                 seed=seed,
             )
             log = distill(open_model(student), open_model(teacher), prompts, settings, folder)

@@ -83,23 +83,3 @@ def top_k(logits: Tensor, k: int) -> Tensor:
         rows = undecided.nonzero()[:, 0]
         ids[rows] = logits[rows].argsort(dim=1, descending=True, stable=True)[:, :k]
     return ids
-
-
-def compare(teacher_logits: Tensor, student_logits: Tensor, k: int) -> dict[str, Tensor]:
-    """Everything stored of a student at positions with logits (pos, vocab) of both models.
-
-    Returns the columns of `run.StudentScores`, (pos,) float64 and (pos, k) int32 or float32.
-    """
-    t = distribution(teacher_logits)
-    s = distribution(student_logits)
-    teacher_ids = top_k(teacher_logits, k)
-    student_ids = top_k(student_logits, k)
-    return {
-        "kl": kl_divergence(t, s),
-        "reverse_kl": kl_divergence(s, t),
-        "entropy": entropy(s),
-        "top_ids": student_ids.int(),
-        "top_logprob": s.logprob(student_ids).float(),
-        "teacher_logprob": t.logprob(student_ids).float(),
-        "logprob_at_teacher": s.logprob(teacher_ids).float(),
-    }

@@ -89,7 +89,7 @@ class MaskedDistillationTrainer(DistillationTrainer):  # type: ignore[misc]
         """TRL's batch of rollouts, with a mask, the teacher's states and the measured KL."""
         rank = self.accelerator.process_index
         torch.manual_seed(_noise_seed(self._arm.seed, self.state.global_step, rank))
-        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        batch = self._rollouts(inputs)
         prompts = [row["teacher_prompt"] for row in inputs]
         with torch.no_grad(), self.accelerator.autocast():
             batch["teacher_states"] = self._states(self.teacher_model, batch, prompts)
@@ -101,6 +101,24 @@ class MaskedDistillationTrainer(DistillationTrainer):  # type: ignore[misc]
         batch["num_items_in_batch"] = kept.mask.sum()
         batch["reverse_kl"] = signals.reverse_kl
         return batch
+
+    def _rollouts(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """TRL's batch. Raises InputError where the student's distribution is not finite."""
+        try:
+            batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        except RuntimeError as error:  # of torch.multinomial
+            if "probability tensor" not in str(error):
+                raise
+            raise self._not_finite("finite probabilities", "NaN or infinity") from error
+        return batch
+
+    def _not_finite(self, expected: str, got: str) -> InputError:
+        return InputError(
+            where=f"training {self._arm.selector}, step {self.state.global_step}",
+            expected=expected,
+            got=got,
+            fix="lower --learning-rate, or train in float32",
+        )
 
     def _signals(self, batch: dict[str, Any]) -> TokenSignals:
         """Signals (batch, time) of the current student, its head's weights gathered."""
@@ -227,14 +245,8 @@ class MaskedDistillationTrainer(DistillationTrainer):  # type: ignore[misc]
         """TRL's; a loss that is not finite, or that is not of the mask it was given, is refused."""
         found = super().compute_loss(model, inputs, *args, **options)
         loss = found[0] if isinstance(found, tuple) else found
-        step = self.state.global_step
         if not bool(torch.isfinite(loss)):
-            raise InputError(
-                where=f"training {self._arm.selector}, step {step}",
-                expected="a finite loss",
-                got=str(loss.item()),
-                fix="lower --learning-rate, or train in float32",
-            )
+            raise self._not_finite("a finite loss", str(loss.item()))
         if not self._checked and self._arm.loss == "reverse_kl":
             self._check_loss(float(loss.detach()), inputs)
             self._checked = True
