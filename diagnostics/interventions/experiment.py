@@ -32,7 +32,7 @@ from diagnostics.scoring.run import Run
 from diagnostics.scoring.task import Settings
 from diagnostics.statistics.analyses.interventions import Arm
 from diagnostics.training.distill import LOG_FILE, distill, read_log
-from diagnostics.training.settings import TrainSettings, check_arm, check_teacher
+from diagnostics.training.settings import TrainSettings, check_pair, check_settings, check_teacher
 
 PLAN_FILE, FAILED_FILE = "experiment.json", "failed.json"
 Say = Callable[[str], None]
@@ -109,9 +109,10 @@ def check(experiment: Experiment, out: Path) -> None:
     """Refuses an experiment that cannot be done, and another one in `out`; loads no weights."""
     check_teacher(experiment.teacher, [arm.selector for arm in experiment.arms])
     student, teacher = open_model(experiment.student), open_model(experiment.teacher)
+    check_pair(student, teacher)
     prompts = read_prompts(experiment.prompts)
     for arm in experiment.arms:
-        check_arm(student, teacher, prompts, experiment.arm_settings(arm))
+        check_settings(student, prompts, experiment.arm_settings(arm))
     bank: Bank = read_bank(Path(experiment.bank))
     record = {
         "student": student.fingerprint,

@@ -128,14 +128,24 @@ def check_arm(
     student: ModelFiles, teacher: ModelFiles, prompts: Sequence[Prompt], settings: TrainSettings
 ) -> None:
     """Refuses what cannot be trained, before weights are loaded. Raises InputError."""
+    check_pair(student, teacher)
+    check_settings(student, prompts, settings)
+
+
+def check_pair(student: ModelFiles, teacher: ModelFiles) -> None:
+    """Refuses two models that cannot be student and teacher. Raises InputError."""
     require_packages("train", "trl", "datasets", "accelerate", where="training")
-    check_budget(settings.budget)
-    check_selector(settings.selector)
-    check_loss(settings.loss)
     require_trainable(student)
     require_tokenizer(student)
     check_shared_vocabulary(teacher, student)
     check_one_width(teacher, student)
+
+
+def check_settings(student: ModelFiles, prompts: Sequence[Prompt], settings: TrainSettings) -> None:
+    """Refuses settings that no training can have with these prompts. Raises InputError."""
+    check_budget(settings.budget)
+    check_selector(settings.selector)
+    check_loss(settings.loss)
     check_top_k(settings.top_k, student.vocabulary)
     _check_options(settings)
     if len(prompts) < settings.held_out + settings.rollouts_per_step:

@@ -186,7 +186,7 @@ def squares(number: float) -> float:
     return math.pow(number, 2)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_job_comes_back_with_its_own_result(workers: int) -> None:
     jobs = [(float(n),) for n in range(5)]
     found: Iterator[tuple[tuple[float], float]] = in_processes(squares, jobs, workers)

@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 
 from diagnostics.errors import InputError
 from diagnostics.models.files import check_shared_vocabulary, open_model
+from diagnostics.models.heads import Head, head_of
 from diagnostics.models.weights import load_weights
 from diagnostics.training import distill as module
 from diagnostics.training import held_out
@@ -353,6 +354,38 @@ def test_batch_of_which_nothing_is_kept_is_skipped_counted_and_leaves_the_weight
         load_file(Path(folder) / "model.safetensors") for folder in (student, tmp_path / "m")
     )
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_one_position_of_each_rollout_is_kept_besides_where_asked(
+    student: str, teacher: str, tmp_path: Path, batches: list[Noted]
+) -> None:
+    options = {"selector": "kl", "budget": 0.05, "steps": 1}
+    train(student, teacher, tmp_path / "a", **options)
+    train(student, teacher, tmp_path / "b", one_per_rollout=True, **options)
+    plain, besides = ([any(row) for row in batch.kept] for batch in batches)
+    assert not all(plain)  # 5 % of 48 positions are 3, of 6 rollouts
+    assert all(besides)
+    kept = [list(chain(*batch.kept)) for batch in batches]
+    assert all(b for a, b in zip(*kept, strict=True) if a)
+    assert sum(kept[1]) == sum(kept[0]) + plain.count(False)
+
+
+def test_model_whose_logits_trl_takes_to_be_others_is_refused(
+    student: str, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scaled(*words: Any) -> Head:
+        return replace(head_of(*words), scale=0.5)  # as a family would that TRL does not know
+
+    monkeypatch.setattr(module, "head_of", scaled)
+    with pytest.raises(InputError) as caught:
+        train(student, teacher, tmp_path / "m")
+    said = str(caught.value)
+    assert said.startswith("training full, first step: expected a loss of ")
+    assert said.endswith(
+        " from TRL; these models change their logits in a way that TRL does not know; "
+        "train them with another trainer and `rescore` its checkpoints"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_adapter_is_trained_in_place_of_the_weights_and_is_a_model(
