@@ -18,11 +18,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from diagnostics.downstream.records import Arm, Score, to_records
 from diagnostics.embedded.pair import STUDENT
 from diagnostics.embedded.problems import Problem, Sheet, count_right, read_answers, sheets
+from diagnostics.models.files import open_model
+from diagnostics.models.weights import load_weights
 
 EVALUATION_SEED = 20
 LONGEST = 450  # tokens; the longest reference solutions have about 400
@@ -119,16 +121,16 @@ def _held_out(count: int) -> list[Sheet]:
     return list(islice(sheets(EVALUATION_SEED, held_out=True), count))
 
 
-def _load(folder: Path) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+def _load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """A model, with the pair's tokenizer where its folder has none, as trained checkpoints have."""
-    model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = load_weights(open_model(str(folder)), "float32", "cpu")
     named = folder if (folder / "tokenizer.json").is_file() else STUDENT
     return model, PreTrainedTokenizerFast.from_pretrained(named, padding_side="left")
 
 
 @torch.no_grad()
 def _responses(
-    model: Qwen3ForCausalLM,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     group: Sequence[Sheet],
     *,

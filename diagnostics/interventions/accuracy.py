@@ -21,29 +21,32 @@ from diagnostics.report.downstream import with_views
 from diagnostics.report.views import View
 
 ANSWERS_FILE = "answers.csv"
-SHEETS, BUDGET = 20, 0.05
+BUDGET = 0.05
 
 
 def answer_tables(
-    experiment: Experiment, out: Path, *, workers: int, say: Say
+    experiment: Experiment, out: Path, *, sheets: int, workers: int, say: Say
 ) -> dict[str, tuple[pd.DataFrame, View]]:
-    """Tables 3, 4, 11, 12 and 13 of the arms of the first seed, with how they are shown."""
+    """Tables 3, 4, 11, 12 and 13 of the arms of the first seed, with how they are shown.
+
+    Each model answers the first held-out `sheets`.
+    """
     first = min(arm.seed for arm in experiment.arms)
     arms = [arm for arm in experiment.arms if arm.seed == first and is_trained(out, arm)]
-    jobs = [(BASE_ARM, STUDENT, out / "arms" / ANSWERS_FILE)]
+    jobs = [(BASE_ARM, STUDENT, sheets, out / "arms" / ANSWERS_FILE)]
     for arm in arms:
         whose = Arm(setting=SETTING, selector=arm.selector, budget=arm.budget)
         folder = arm_folder(out, arm)
-        jobs.append((whose, folder, folder / ANSWERS_FILE))
-    waiting = [job for job in jobs if not job[2].is_file()]
-    say(f"answers: {len(waiting)} models, {SHEETS} sheets, 5 times each")
+        jobs.append((whose, folder, sheets, folder / ANSWERS_FILE))
+    waiting = [job for job in jobs if not job[-1].is_file()]
+    say(f"answers: {len(waiting)} models, {sheets} sheets, 5 times each")
     for _ in in_processes(_answer, waiting, workers):
         pass
-    parts = [pd.read_csv(file, keep_default_na=False, na_values=[""]) for _, _, file in jobs]
+    parts = [pd.read_csv(file, keep_default_na=False, na_values=[""]) for *_, file in jobs]
     records = pd.concat(parts, ignore_index=True)
     records["category"] = records["category"].fillna("")
     return with_views(downstream_tables(check_records(records), budget=BUDGET))
 
 
-def _answer(arm: Arm, folder: Path, file: Path) -> None:
-    write_text(file, embedded_scores(folder, count=SHEETS, arm=arm).to_csv(index=False))
+def _answer(arm: Arm, folder: Path, sheets: int, file: Path) -> None:
+    write_text(file, embedded_scores(folder, count=sheets, arm=arm).to_csv(index=False))

@@ -46,6 +46,7 @@ class Size:
     steps: int
     rollouts_per_step: int
     training_prompts: int
+    sheets: int
     masks: tuple[ArmPlan, ...]
 
 
@@ -57,6 +58,7 @@ FULL = Size(
     steps=12,
     rollouts_per_step=12,
     training_prompts=736,
+    sheets=20,
     masks=tuple(arms([*named_set("table2"), *RARE, *named_set("table10")], range(3))),
 )
 QUICK = Size(
@@ -64,6 +66,7 @@ QUICK = Size(
     steps=4,
     rollouts_per_step=16,
     training_prompts=80,
+    sheets=6,
     masks=tuple(arms(product(QUICK_MASKS, [0.05]), range(2))),
 )
 
@@ -99,5 +102,5 @@ def run_embedded(out: Path, *, quick: bool = False, workers: int | None = None) 
         ReportSettings(),
         workers=workers,
         say=say,
-        extra=partial(answer_tables, experiment, out, workers=workers, say=say),
+        extra=partial(answer_tables, experiment, out, sheets=size.sheets, workers=workers, say=say),
     )

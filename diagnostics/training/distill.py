@@ -244,10 +244,15 @@ def _last_state(partial: Path) -> str | None:
 def _entry(logged: dict[str, Any]) -> dict[str, Any]:
     """A step of TRL's log under our names; steps count from 0."""
     named = {RENAMED.get(key, key): value for key, value in logged.items()}
-    named = {k: v for k, v in named.items() if "/" not in k and k not in NOT_LOGGED}
+    named = {k: _digits(v) for k, v in named.items() if "/" not in k and k not in NOT_LOGGED}
     return {"step": logged["step"] - 1} | {
         key: named[key] for key in sorted(named) if key != "step"
     }
+
+
+def _digits(value: float | None) -> float | None:
+    """Seven digits, as many as float32 has; None, of what does not exist, stays."""
+    return None if value is None else float(f"{value:.7g}")
 
 
 def _save(
@@ -266,4 +271,5 @@ def _save(
     if trainer.accelerator.is_main_process:
         require_tokenizer(student).save_pretrained(folder)
         write_json(folder / SETTINGS_FILE, asdict(settings))
-        write_text(folder / LOG_FILE, "".join(json.dumps(e) + "\n" for e in log))
+        lines = [json.dumps(entry, separators=(",", ":")) for entry in log]
+        write_text(folder / LOG_FILE, "\n".join([*lines, ""]))
