@@ -91,7 +91,7 @@ def write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> s
     for suffix in ("png", "pdf"):
         with whole_file(folder / f"{name}.{suffix}") as partial:
             metadata = FIGURE_METADATA[suffix] | {said[suffix]: f"definitions: {definitions}"}
-            smaller = {"pil_kwargs": {"optimize": True}} if suffix == "png" else {}
+            smaller: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if suffix == "png" else {}
             figure.savefig(partial, format=suffix, facecolor="white", metadata=metadata, **smaller)
     return drawn.getvalue()
 
