@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from diagnostics.report.figures import (
     CHECKPOINT_COLORS,
@@ -73,6 +73,7 @@ def selectors(drawn: Drawn) -> Figure | None:
         _reference(axis, random, NEUTRAL, "random, same budget", vertical=True)
         axis.set(xlabel="mean gain (nats)", ylim=(len(rows) - tall - 0.8, len(rows) - 0.4))
         axis.set_title(f"{_letter(axes, axis)}  {percent(budget)} of positions")
+        axis.xaxis.set_major_locator(MaxNLocator(4))
     _same_range(axes)
     _one_legend(figure, axes)
     return figure
