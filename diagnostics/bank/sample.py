@@ -173,6 +173,12 @@ def sample_batch(
     )
 
 
+def end_and_pad(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """`end` and `pad` of `sample_batch`: a tokenizer without padding pads with its end token."""
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    return {"end": end, "pad": end if pad is None else pad}
+
+
 def sample_rollouts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -202,10 +208,7 @@ def sample_rollouts(
             max_new_tokens=sampling.max_new_tokens,
             temperature=sampling.temperature,
             seed=seeds.getrandbits(62),
-            end=tokenizer.eos_token_id,
-            pad=tokenizer.eos_token_id
-            if tokenizer.pad_token_id is None
-            else tokenizer.pad_token_id,
+            **end_and_pad(tokenizer),
         )
         for row, (prompt, index) in enumerate(group):
             rollouts.append(_rollout(samples, row, prompt, index, tokenizer, teachers[id(prompt)]))

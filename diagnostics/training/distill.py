@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from diagnostics.bank.prompts import Prompt
 from diagnostics.bank.sample import encode_prompt
 from diagnostics.errors import InputError
-from diagnostics.files import write_json, write_text
+from diagnostics.files import sha256_text, write_json, write_text
 from diagnostics.models.files import ModelFiles, require_tokenizer
 from diagnostics.models.heads import head_of
 from diagnostics.models.weights import load_weights
@@ -68,11 +68,12 @@ def distill(
     """
     check_arm(student, teacher, prompts, settings)
     partial = out.with_name(f".{out.name}.partial")
-    check_out(out, partial, json.loads(json.dumps(asdict(settings))))
+    record = _record(student, teacher, prompts, settings)
+    check_out(out, partial, record)
     try:
         with quiet():
             trainer = _trainer(student, teacher, prompts, settings, partial)
-            return _train(trainer, student, settings, out, partial)
+            return _train(trainer, student, record, out, partial)
     except InputError:
         shutil.rmtree(partial, ignore_errors=True)  # to go on would end in the same place
         raise
@@ -81,19 +82,19 @@ def distill(
 def _train(
     trainer: MaskedDistillationTrainer,
     student: ModelFiles,
-    settings: TrainSettings,
+    record: dict[str, Any],
     out: Path,
     partial: Path,
 ) -> Log:
     """Trains, or goes on, and puts the checkpoint into place."""
     main = trainer.accelerator.is_main_process
     if main:
-        write_json(partial / SETTINGS_FILE, asdict(settings))
+        write_json(partial / SETTINGS_FILE, record)
     trainer.train(resume_from_checkpoint=_last_state(partial))
     last = trainer.held_out_kl()
     log = [_entry(e) for e in trainer.state.log_history if "loss" in e]
-    log.append({"step": settings.steps, "held_out_kl": last})
-    _save(trainer, student, settings, log, partial / "whole")
+    log.append({"step": record["steps"], "held_out_kl": last})
+    _save(trainer, student, record, log, partial / "whole")
     trainer.accelerator.wait_for_everyone()
     if main:
         if out.exists():
@@ -102,6 +103,23 @@ def _train(
         shutil.rmtree(partial)
     trainer.accelerator.wait_for_everyone()
     return log
+
+
+def _record(
+    student: ModelFiles,
+    teacher: ModelFiles,
+    prompts: Sequence[Prompt],
+    settings: TrainSettings,
+) -> dict[str, Any]:
+    """What an arm is made of, as JSON values: settings, fingerprints of models and prompts."""
+    texts = json.dumps([[p.text, p.teacher] for p in prompts])
+    origin = {
+        "student": student.fingerprint,
+        "teacher": teacher.fingerprint,
+        "prompts": sha256_text(texts),
+    }
+    found: dict[str, Any] = json.loads(json.dumps(asdict(settings) | origin))
+    return found
 
 
 def read_log(folder: Path) -> Log:
@@ -258,7 +276,7 @@ def _digits(value: float | None) -> float | None:
 def _save(
     trainer: MaskedDistillationTrainer,
     student: ModelFiles,
-    settings: TrainSettings,
+    record: dict[str, Any],
     log: Log,
     folder: Path,
 ) -> None:
@@ -270,6 +288,6 @@ def _save(
         model.to(student.config.get_text_config().dtype or torch.float32).save_pretrained(folder)
     if trainer.accelerator.is_main_process:
         require_tokenizer(student).save_pretrained(folder)
-        write_json(folder / SETTINGS_FILE, asdict(settings))
+        write_json(folder / SETTINGS_FILE, record)
         lines = [json.dumps(entry, separators=(",", ":")) for entry in log]
         write_text(folder / LOG_FILE, "\n".join([*lines, ""]))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from diagnostics.bank.sample import Samples, sample_batch
+from diagnostics.bank.sample import Samples, end_and_pad, sample_batch
 from diagnostics.models.heads import Head
 from diagnostics.scoring.divergence import chunked, distribution, kl_divergence
 from diagnostics.scoring.hidden import Context, hidden_states
@@ -57,15 +57,13 @@ def freeze(
     seed: int,
 ) -> HeldOut:
     """Samples one rollout of theta_0 for each held-out prompt and keeps the teacher's states."""
-    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     samples = sample_batch(
         student,
         [prompt.student for prompt in prompts],
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
-        end=end,
-        pad=end if pad is None else pad,
+        **end_and_pad(tokenizer),
     )
     seen = _contexts(samples, [prompt.teacher for prompt in prompts])
     return HeldOut(

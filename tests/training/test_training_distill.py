@@ -336,10 +336,10 @@ def test_half_trained_arm_of_other_settings_is_refused(
     train(student, teacher, tmp_path / "m")
     (tmp_path / "m").rename(partial)
     with pytest.raises(InputError) as caught:
-        train(student, teacher, tmp_path / "m", seed=3, budget=0.5)
+        train(student, teacher, tmp_path / "m", seed=3, budget=0.5, prompts=PROMPTS[:-1])
     assert str(caught.value) == (
         f"{partial}: expected the settings that this training began with, got others: budget, "
-        "seed; delete the folder to begin anew, or use the same settings to go on"
+        "seed, prompts; delete the folder to begin anew, or use the same settings to go on"
     )
 
 
