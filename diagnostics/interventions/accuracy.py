@@ -15,12 +15,17 @@ from diagnostics.downstream.tables import downstream_tables
 from diagnostics.embedded.evaluate import BASE_ARM, SETTING, embedded_scores
 from diagnostics.embedded.pair import STUDENT
 from diagnostics.files import write_text
-from diagnostics.interventions.experiment import Experiment, Say, arm_folder, is_trained
+from diagnostics.interventions.experiment import (
+    ANSWERS_FILE,
+    Experiment,
+    Say,
+    arm_folder,
+    is_trained,
+)
 from diagnostics.interventions.processes import in_processes
 from diagnostics.report.downstream import with_views
 from diagnostics.report.views import View
 
-ANSWERS_FILE = "answers.csv"
 BUDGET = 0.05
 
 

@@ -5,7 +5,8 @@
     OUT/run/                       all arms rescored on the bank
     OUT/tables, figures, report    what they did
 
-An arm whose folder is there is done, and a half-trained one goes on from its last state. Several
+An arm whose weights are there is done, and a half-trained one goes on from its last state; records
+alone, as a repository keeps them, are made anew. Several
 arms train at a time in processes of their own (`workers`). An arm that is refused while it trains,
 as one whose loss is not finite, is set aside with its reason and reported; the others go on.
 """
@@ -32,9 +33,17 @@ from diagnostics.scoring.run import Run
 from diagnostics.scoring.task import Settings
 from diagnostics.statistics.analyses.interventions import Arm
 from diagnostics.training.distill import LOG_FILE, distill, read_log
-from diagnostics.training.settings import TrainSettings, check_pair, check_settings, check_teacher
+from diagnostics.training.settings import (
+    SETTINGS_FILE,
+    TrainSettings,
+    check_pair,
+    check_settings,
+    check_teacher,
+)
 
 PLAN_FILE, FAILED_FILE = "experiment.json", "failed.json"
+ANSWERS_FILE = "answers.csv"
+RECORDS = (SETTINGS_FILE, LOG_FILE, ANSWERS_FILE)  # what is kept of an arm without its weights
 Say = Callable[[str], None]
 
 
@@ -149,6 +158,8 @@ def _train(
 def _train_one(experiment: Experiment, out: Path, arm: ArmPlan) -> float:
     """Trains one arm in this process; a refusal during training is kept beside the others."""
     folder, started = arm_folder(out, arm), time.monotonic()
+    for name in RECORDS:
+        (folder / name).unlink(missing_ok=True)
     try:
         distill(
             open_model(experiment.student),
@@ -168,8 +179,9 @@ def arm_folder(out: Path, arm: ArmPlan) -> Path:
 
 
 def is_trained(out: Path, arm: ArmPlan) -> bool:
-    """Whether an arm's checkpoint is there."""
-    return (arm_folder(out, arm) / LOG_FILE).is_file()
+    """Whether an arm's checkpoint is there, weights and all."""
+    folder = arm_folder(out, arm)
+    return (folder / LOG_FILE).is_file() and any(folder.glob("*.safetensors"))
 
 
 def _done(out: Path, arm: ArmPlan) -> bool:

@@ -17,6 +17,7 @@ from doubles import prompts_of
 from diagnostics.errors import InputError
 from diagnostics.interventions import experiment as module
 from diagnostics.interventions.experiment import (
+    RECORDS,
     Experiment,
     failures,
     rescore_arms,
@@ -112,6 +113,20 @@ def test_interrupted_experiment_trains_what_is_missing_alone(
     for name, content in bytes_of.items():
         path = tmp_path / "out" / "arms" / name / "model.safetensors"
         assert path.read_bytes() == content
+
+
+def test_records_without_weights_are_trained_anew_to_the_same_bytes(
+    made: Experiment, tmp_path: Path
+) -> None:
+    out, few = tmp_path / "out", replace(made, arms=made.arms[:1])
+    train_arms(few, out, workers=1, say=quiet)
+    folder = out / "arms" / few.arms[0].name
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in folder.iterdir():
+        if path.name not in RECORDS:
+            path.unlink()
+    train_arms(few, out, workers=1, say=quiet)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.slow
