@@ -6,7 +6,11 @@ traceback.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import TypeVar
+
+Word = TypeVar("Word", bound=str)
 
 
 class InputError(Exception):
@@ -21,6 +25,19 @@ class InputError(Exception):
         self.got = got
         self.fix = fix
         super().__init__(f"{where}: expected {expected}, got {got}; {fix}")
+
+
+def one_of(name: str, known: Sequence[Word], where: str) -> Word:
+    """The known word that `name` is. Raises InputError, listing them, for another one."""
+    for word in known:
+        if name == word:
+            return word
+    raise InputError(
+        where=where,
+        expected=f"one of {', '.join(known)}",
+        got=repr(name),
+        fix="choose one of them",
+    )
 
 
 def require_packages(extra: str, *packages: str, where: str) -> None:

@@ -41,6 +41,19 @@ DefinitionSet = Annotated[
 ]
 NewTokens = Annotated[int, typer.Option(min=1, help="Longest response.")]
 
+Steps = Annotated[int, typer.Option(min=1, help="Optimizer steps of an arm.")]
+RolloutsPerStep = Annotated[int, typer.Option(min=1, help="Fresh rollouts a step.")]
+MicroBatch = Annotated[
+    int | None, typer.Option(min=1, help="Of those in one forward pass of a rank.")
+]
+LearningRate = Annotated[float, typer.Option(min=0.0, help="AdamW step size.")]
+HeldOut = Annotated[int, typer.Option(min=1, help="Prompts set aside for held-out KL.")]
+Support = Annotated[int, typer.Option(min=1, help="Support size K of D and C.")]
+TrlOptions = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=VALUE of TRL's DistillationConfig, as use_vllm=true."),
+]
+
 
 def main() -> None:
     """Runs the command line; a user's mistake ends in one line and exit status 1."""
@@ -134,11 +147,9 @@ def train(
     loss: Annotated[
         str, typer.Option(help="reverse_kl (whole vocabulary) or sampled_token.")
     ] = "reverse_kl",
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 30,
-    rollouts_per_step: Annotated[int, typer.Option(min=1, help="Fresh rollouts a step.")] = 32,
-    micro_batch: Annotated[
-        int | None, typer.Option(min=1, help="Of those in one forward pass of a rank.")
-    ] = None,
+    steps: Steps = 30,
+    rollouts_per_step: RolloutsPerStep = 32,
+    micro_batch: MicroBatch = None,
     max_new_tokens: NewTokens = 192,
     temperature: Temperature = 1.0,
     one_per_rollout: Annotated[
@@ -150,13 +161,10 @@ def train(
     lora_rank: Annotated[
         int | None, typer.Option(min=1, help="Train a LoRA adapter of this rank.")
     ] = None,
-    trl: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=VALUE of TRL's DistillationConfig, as use_vllm=true."),
-    ] = None,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="AdamW step size.")] = 1e-3,
-    top_k: Annotated[int, typer.Option(min=1, help="Support size K of D and C.")] = 16,
-    held_out: Annotated[int, typer.Option(min=1, help="Prompts set aside for held-out KL.")] = 16,
+    trl: TrlOptions = None,
+    learning_rate: LearningRate = 1e-3,
+    top_k: Support = 16,
+    held_out: HeldOut = 16,
     seed: Seed = 0,
     num_prompts: Annotated[
         int | None, typer.Option(min=1, help="First so many; default: all.")
@@ -237,21 +245,17 @@ def intervene(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Arms trained at a time; default: a core each on CPU.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of an arm.")] = 30,
-    rollouts_per_step: Annotated[int, typer.Option(min=1, help="Fresh rollouts a step.")] = 32,
-    micro_batch: Annotated[
-        int | None, typer.Option(min=1, help="Of those in one forward pass of a rank.")
-    ] = None,
+    steps: Steps = 30,
+    rollouts_per_step: RolloutsPerStep = 32,
+    micro_batch: MicroBatch = None,
     max_new_tokens: NewTokens = 192,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="AdamW step size.")] = 1e-3,
-    held_out: Annotated[int, typer.Option(min=1, help="Prompts set aside for held-out KL.")] = 16,
-    top_k: Annotated[int, typer.Option(min=1, help="Support size K of D and C.")] = 16,
+    learning_rate: LearningRate = 1e-3,
+    held_out: HeldOut = 16,
+    top_k: Support = 16,
     draws: Annotated[int, typer.Option(min=100, help="Bootstrap draws of the report.")] = 2000,
     device: Device = "auto",
     dtype: DtypeName = "float32",
-    trl: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of TRL's DistillationConfig.")
-    ] = None,
+    trl: TrlOptions = None,
 ) -> None:
     """Train masks x budgets x seeds, rescore them on one bank, report what each mask did.
 
@@ -378,7 +382,7 @@ def align_bank(
     teacher: Model,
     student: Model,
     out: Annotated[Path, typer.Option(help="Folder of tables, figure and the run they rest on.")],
-    top_k: Annotated[int, typer.Option(min=1, help="Support size K of D and C.")] = 16,
+    top_k: Support = 16,
     step_size: Annotated[
         float | None, typer.Option(help="Learning rate of the steps; default: 0.1 % of the loss.")
     ] = None,

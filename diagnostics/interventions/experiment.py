@@ -13,12 +13,10 @@ as one whose loss is not finite, is set aside with its reason and reported; the 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from diagnostics.bank.contexts import Bank, read_bank
 from diagnostics.bank.prompts import read_prompts
@@ -128,7 +126,7 @@ def check(experiment: Experiment, out: Path) -> None:
         "teacher": teacher.fingerprint,
         "bank": bank.digest,
         "prompts": experiment.prompts,
-        "settings": _plain(replace(experiment.settings, seed=0)),
+        "settings": replace(experiment.settings, seed=0).as_json(),
     }
     begun = out / PLAN_FILE
     if begun.is_file():
@@ -205,8 +203,3 @@ def _arm(out: Path, arm: ArmPlan) -> Arm:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _plain(settings: TrainSettings) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
-    return found

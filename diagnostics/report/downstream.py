@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -20,6 +19,7 @@ from diagnostics.errors import InputError
 from diagnostics.files import write_json, write_text
 from diagnostics.paper.tables import paper_table
 from diagnostics.report.views import Shown, View, cells, latex, markdown
+from diagnostics.report.write import json_rows
 
 SCORES = (
     "Scores in per cent: mean ± standard deviation over evaluation seeds of one checkpoint (ddof "
@@ -74,8 +74,8 @@ def write_downstream(
             "budget": budget,
             "ddof": 1,
             "metrics": metrics.to_dict(),
-            "tables": {name: _plain(table) for name, table in tables.items()},
-            "paper": {name: _plain(paper_table(name)) for name in tables},
+            "tables": {name: json_rows(table) for name, table in tables.items()},
+            "paper": {name: json_rows(paper_table(name)) for name in tables},
         },
     )
     return tables
@@ -146,8 +146,3 @@ def _missing(table: pd.DataFrame) -> str:
     rows = table[table["missing"] != ""].to_dict("records")
     said = [f"{arm_words(row)}: {row['missing']}" for row in rows]
     return f"No average, because these are missing: {'; '.join(said)}." if said else ""
-
-
-def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON values, NaN as null."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[no-any-return]

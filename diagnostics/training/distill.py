@@ -15,7 +15,6 @@ import json
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,8 +117,7 @@ def _record(
         "teacher": teacher.fingerprint,
         "prompts": sha256_text(texts),
     }
-    found: dict[str, Any] = json.loads(json.dumps(asdict(settings) | origin))
-    return found
+    return settings.as_json() | origin
 
 
 def read_log(folder: Path) -> Log:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from diagnostics.bank.prompts import Prompt
-from diagnostics.errors import InputError, require_packages
+from diagnostics.errors import InputError, one_of, require_packages
 from diagnostics.files import read_json
 from diagnostics.models.files import (
     ModelFiles,
@@ -67,18 +67,15 @@ class TrainSettings:
     device: str = "cpu"
     trl: Mapping[str, Any] = field(default_factory=dict)
 
+    def as_json(self) -> dict[str, Any]:
+        """Every field as the JSON value that is read back."""
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return found
+
 
 def check_loss(name: str) -> Loss:
     """The loss of a name. Raises InputError for an unknown one."""
-    for known in LOSSES:
-        if name == known:
-            return known
-    raise InputError(
-        where="--loss",
-        expected=f"one of {', '.join(LOSSES)}",
-        got=repr(name),
-        fix="choose one of them",
-    )
+    return one_of(name, LOSSES, "--loss")
 
 
 def parse_options(words: Sequence[str]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, one_of
 from diagnostics.statistics.selection.ranking import Mask, first, tied_share, with_one_of_each
 from diagnostics.statistics.selection.rules import RULES
 from diagnostics.statistics.selection.signals import Floats, Signals, needed, uniform
@@ -85,15 +85,7 @@ def keep_count(budget: float, total: int, *, floor: bool = False) -> int:
 
 def check_selector(name: str) -> Selector:
     """The selector of a name. Raises InputError for an unknown one."""
-    for known in SELECTORS:
-        if name == known:
-            return known
-    raise InputError(
-        where="--selector",
-        expected=f"one of {', '.join(SELECTORS)}",
-        got=repr(name),
-        fix="choose one of them",
-    )
+    return one_of(name, SELECTORS, "--selector")
 
 
 def check_budget(budget: float) -> None:
