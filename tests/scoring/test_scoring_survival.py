@@ -30,6 +30,7 @@ from diagnostics.scoring.worker import Worker
 
 SETTINGS = Settings(top_k=4, part_contexts=3)  # three parts, where this process scores
 KILLS = 30
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, less their whole parts, fill (0, 1) evenly
 
 
 @pytest.fixture(autouse=True)
@@ -67,26 +68,30 @@ def killed_after(seconds: float, task: dict[str, Any], out: Path) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.alone  # it counts kills that meet a process at work
 def test_kill_at_any_moment_then_the_same_command_gives_the_same_bytes(
     task: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
+    """Moments spread over the whole time that a run takes, which a loaded machine stretches: a kill
+    that came too late says that less is enough, and another one is tried."""
     processes.complete(task, tmp_path / "first")  # the forkserver imports torch
     start = time.monotonic()
     processes.complete(task, tmp_path / "timed")
     takes = time.monotonic() - start
-    reference, killed, torn = parts_of(whole), 0, 0
-    for kill in range(KILLS):
-        out = tmp_path / f"run{kill}"
-        killed += killed_after(takes * (kill + 0.5) / KILLS, task, out)
+    reference, tries, killed, torn = parts_of(whole), 0, 0, 0
+    while killed < KILLS:
+        out = tmp_path / f"run{tries}"
+        tries += 1
+        if not killed_after(takes * (tries * GOLDEN % 1), task, out):
+            takes *= 0.9
+            continue
+        killed += 1
         torn += any(out.rglob("*.partial"))
         found = parts_of(out)
         assert all(reference[name] == content for name, content in found.items())
         processes.complete(task, out)
         assert same_table(out, whole, tmp_path)
         assert parts_of(out) == reference
-    print(f"\n{killed} of {KILLS} kills met a process at work, {torn} inside a write")
-    assert killed >= KILLS - 2  # the last may come too late
+    print(f"\n{killed} of {tries} kills met a process at work, {torn} inside a write")
 
 
 @pytest.mark.slow

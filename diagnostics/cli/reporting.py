@@ -1,0 +1,137 @@
+"""Commands that report: tables, figures, pages, plans."""
+
+# Imports inside functions are deliberate here: torch takes seconds to import.
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diagnostics.cli.options import DefinitionSet, Draws, RayAddress, RayWorkers, Seed
+
+app = typer.Typer()
+
+
+@app.command()
+def plan(
+    run: Annotated[Path, typer.Argument(help="A run folder: the pilot.")],
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Whose gain; needed where the run has several.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Support size K.")] = 16,
+    width: Annotated[
+        float | None, typer.Option(help="How far intervals may reach to either side, nats.")
+    ] = None,
+    relative: Annotated[
+        float | None, typer.Option(help="The same as a share of each number (0.5).")
+    ] = None,
+    statistic: Annotated[
+        list[str] | None, typer.Option(help="A headline number, as often as needed; default: all.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Every alternative, a CSV file.")] = None,
+) -> None:
+    """From a pilot run: how many prompts, rollouts and positions an interval asks for."""
+    from rich.console import Console
+
+    from diagnostics.files import write_text
+    from diagnostics.report.plan import show
+    from diagnostics.scoring.run import open_run
+    from diagnostics.statistics.analyses.design import plan as plan_study
+    from diagnostics.statistics.analyses.headlines import HEADLINES
+
+    design = plan_study(
+        open_run(run),
+        checkpoint=checkpoint,
+        k=top_k,
+        statistics=statistic or tuple(HEADLINES),
+        width=width,
+        relative=relative,
+    )
+    if out:
+        write_text(out, design.alternatives().to_csv(index=False))
+    show(design, Console(width=None if sys.stdout.isatty() else 120), whole=bool(statistic))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+    definitions: DefinitionSet = "paper",
+    top_k: Annotated[int, typer.Option(min=1, help="Main support size K.")] = 16,
+    draws: Draws = 2000,
+    seed: Seed = 0,
+    interval: Annotated[
+        str, typer.Option(help="percentile, bca or studentized: the kind in every table.")
+    ] = "percentile",
+    redo_cuts: Annotated[
+        bool, typer.Option(help="Headline numbers also with norms and cuts redone in each draw.")
+    ] = False,
+) -> None:
+    """Write tables, figures, the page and results.json."""
+    from diagnostics.report.analysis import ReportSettings
+    from diagnostics.report.write import write_report
+    from diagnostics.scoring.run import open_run
+    from diagnostics.statistics.inference.bootstrap import check_kind
+    from diagnostics.statistics.tables.definitions import check_definitions
+
+    settings = ReportSettings(
+        definitions=check_definitions(definitions),
+        top_k=top_k,
+        draws=draws,
+        seed=seed,
+        interval=check_kind(interval),
+        redo_cuts=redo_cuts,
+    )
+    page = write_report([open_run(run) for run in runs], out, settings)
+    typer.echo(f"Report: {page}")
+
+
+@app.command()
+def downstream(
+    results: Annotated[
+        Path, typer.Argument(help="A CSV or JSONL list: setting, selector, budget, folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the tables.")],
+    budget: Annotated[float, typer.Option(help="The budget of tables 3 and 12.")] = 0.1,
+) -> None:
+    """Write tables 3, 4, 11, 12 and 13 of evaluation results, the paper's beside."""
+    from diagnostics.report.downstream import run_downstream
+    from diagnostics.statistics.selection.selectors import check_budget
+
+    check_budget(budget)
+    written = run_downstream(results, out, budget=budget)
+    typer.echo(f"{out}: {', '.join(written)}")
+
+
+@app.command()
+def tables(
+    tokens: Annotated[list[Path], typer.Argument(help="Token tables, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder of the CSV files.")],
+    draws: Draws = 2000,
+    seed: Seed = 0,
+    memory: Annotated[int, typer.Option(min=0, help="MB of columns held in memory.")] = 629,
+    scratch: Annotated[
+        Path | None, typer.Option(help="Folder of the scratch file for the rest.")
+    ] = None,
+    ray_workers: RayWorkers = None,
+    ray_address: RayAddress = None,
+) -> None:
+    """Write tables 1, 5, 6, 8 and 9 of token tables of any size, in little memory."""
+    from diagnostics.report.streamed import token_paths, write_stream_tables
+    from diagnostics.statistics.inference.bootstrap import Bootstrap
+    from diagnostics.statistics.streaming.team import StreamSettings
+
+    files = token_paths(tokens)
+    settings = StreamSettings(seed=seed, memory=memory * 10**6, scratch=scratch)
+    team = None
+    if ray_workers:
+        from diagnostics.statistics.streaming.cluster import RayTeam
+
+        team = partial(RayTeam, workers=ray_workers, address=ray_address)
+    bootstrap = Bootstrap(draws=draws, seed=seed)
+    found = write_stream_tables(files, out, settings, bootstrap, team=team)
+    positions = int(found["table05"]["n_positions"].sum())
+    typer.echo(f"{out}: {', '.join(found)} of {positions} positions")
