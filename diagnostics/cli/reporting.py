@@ -98,12 +98,16 @@ def downstream(
     budget: Annotated[float, typer.Option(help="The budget of tables 3 and 12.")] = 0.1,
 ) -> None:
     """Write tables 3, 4, 11, 12 and 13 of evaluation results, the paper's beside."""
-    from diagnostics.report.downstream import run_downstream
+    from diagnostics.files import write_text
+    from diagnostics.report.downstream import read_downstream
+    from diagnostics.report.write import write_chapters
     from diagnostics.statistics.selection.selectors import check_budget
 
     check_budget(budget)
-    written = run_downstream(results, out, budget=budget)
-    typer.echo(f"{out}: {', '.join(written)}")
+    records, chapter = read_downstream(results, budget=budget)
+    write_text(out / "records.csv", records.to_csv(index=False))
+    page = write_chapters([chapter], out)
+    typer.echo(f"Report: {page}: {', '.join(sheet.name for sheet in chapter.sheets)}")
 
 
 @app.command()

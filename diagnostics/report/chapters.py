@@ -29,6 +29,7 @@ class Reply:
 
     Fields: `outcome` what it is of; `verdict` that colours it (`yes`, `no`, `unclear`); `word` in
     large; `text` its number; `remarks` what a reader must know beside it, as the noise of scoring.
+    `estimate`, `low`, `high` and `noise` are that number again, to be drawn; None: it has none.
     """
 
     outcome: str
@@ -36,6 +37,10 @@ class Reply:
     word: str
     text: str
     remarks: tuple[str, ...] = ()
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    noise: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,7 @@ class Sheet:
 
     Fields: `frame` at full precision; `view` how people are shown it; `note` under it; `lead` rows
     of the frame that stand first where it is long, None: all; `over` what the other rows are;
-    `paper` the paper's own table and `paper_columns` how it is shown, None and () where it has none.
+    `paper` the paper's own table, None where it has none, and `paper_columns` how it is shown.
     """
 
     name: str
