@@ -67,17 +67,20 @@ def write_chapters(chapters: Sequence[Chapter], out: Path) -> Path:
 def own_names(chapters: Sequence[Chapter]) -> list[Chapter]:
     """Chapters whose tables and figures all have names of their own."""
     taken: set[str] = set()
-    renamed = []
-    for chapter in chapters:
-        sheets = [replace(s, name=_free(s.name, chapter.key, taken)) for s in chapter.sheets]
-        plates = [replace(p, name=_free(p.name, chapter.key, taken)) for p in chapter.plates]
-        taken |= {s.name for s in sheets} | {p.name for p in plates}
-        renamed.append(replace(chapter, sheets=tuple(sheets), plates=tuple(plates)))
-    return renamed
 
+    def free(name: str, key: str) -> str:
+        chosen = f"{name}_{key}" if name in taken else name
+        taken.add(chosen)
+        return chosen
 
-def _free(name: str, key: str, taken: set[str]) -> str:
-    return f"{name}_{key}" if name in taken else name
+    return [
+        replace(
+            chapter,
+            sheets=tuple(replace(s, name=free(s.name, chapter.key)) for s in chapter.sheets),
+            plates=tuple(replace(p, name=free(p.name, chapter.key)) for p in chapter.plates),
+        )
+        for chapter in chapters
+    ]
 
 
 def write_sheet(folder: Path, sheet: Sheet, definitions: str) -> None:
