@@ -57,7 +57,12 @@ def plan(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs (or NAME=RUN), report folders as `intervene` writes, lists of evaluations."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
     definitions: DefinitionSet = "paper",
     top_k: Annotated[int, typer.Option(min=1, help="Main support size K.")] = 16,
@@ -72,8 +77,8 @@ def report(
 ) -> None:
     """Write tables, figures, the page and results.json."""
     from diagnostics.report.analysis import ReportSettings
-    from diagnostics.report.write import write_report
-    from diagnostics.scoring.run import open_run
+    from diagnostics.report.sources import chapters_of
+    from diagnostics.report.write import write_chapters
     from diagnostics.statistics.inference.bootstrap import check_kind
     from diagnostics.statistics.tables.definitions import check_definitions
 
@@ -85,7 +90,7 @@ def report(
         interval=check_kind(interval),
         redo_cuts=redo_cuts,
     )
-    page = write_report([open_run(run) for run in runs], out, settings)
+    page = write_chapters(chapters_of(sources, settings), out)
     typer.echo(f"Report: {page}")
 
 
