@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diagnostics.files import write_json, write_text
-from diagnostics.report.figures import (
+from diagnostics.report.figures.style import (
     INCOMPATIBLE,
     LEARNABLE,
     NEUTRAL,

@@ -15,7 +15,7 @@ from typing import Any
 from diagnostics.files import write_json, write_text
 from diagnostics.progress import bar
 from diagnostics.report.analysis import ReportSettings
-from diagnostics.report.figures import figure_style
+from diagnostics.report.figures.style import figure_style
 from diagnostics.report.live_analysis import Extra, LiveResults, analyse_arms
 from diagnostics.report.live_figures import FIGURES
 from diagnostics.report.live_page import render_live_page

@@ -15,7 +15,8 @@ from diagnostics import __version__
 from diagnostics.paper.tables import paper_table
 from diagnostics.report.analysis import Answer, Results
 from diagnostics.report.captions import PAPER_COLUMNS, VIEWS
-from diagnostics.report.figures import INK, panel_noise
+from diagnostics.report.figures import PLATES, panel_noise
+from diagnostics.report.figures.style import INK
 from diagnostics.report.scoring import notes, scored_in
 from diagnostics.report.views import (
     NOT_MEASURED,
@@ -50,26 +51,6 @@ OUTCOME_NAMES = {"gain": "absolute gain", "gain_rel": "relative gain"}
 VERDICTS = {"yes": "Yes", "no": "No", "unclear": "Not clear"}
 FOLDED = 200  # rows; of a longer one the page has the first part alone, and says where the rest is
 LONG = 20  # rows; a longer table is folded
-FIGURE_TEXT = {
-    "figure2": (
-        "Figure 2: local-support decomposition",
-        "A: mean gain of positions by their D^L (blue) and D^I (vermilion), in tenths of the "
-        "range, with 95 % bands. B and C: mean D^L and D^I in cells of the entropy–KL plane; the "
-        "outlined corner is Q3. First checkpoint of the first run.",
-        "If the blue curve rises above the vermilion one, disagreement inside the student's "
-        "support is where gain is. In B and C a corner of Q3 that is dark in both "
-        "says that raw KL mixes the two kinds there.",
-    ),
-    "figure3": (
-        "Figure 3: evidence for teachability",
-        "A: coefficients of D^L and D^I by support size K. B: mean gain of three kinds of Q3 "
-        "positions (upper and lower third by D^L, upper third by D^I) for each checkpoint; these "
-        "are positions of the bank, not masks that were trained on. C: high − low support gap in "
-        "Q3 for each checkpoint and K. Bars: 95 % prompt-cluster intervals.",
-        "A point whose bar crosses the dashed line is compatible with no difference. The paper's "
-        "claim is: blue above vermilion in A, and every point of C right of the line.",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +70,6 @@ class Reply:
 
 def render_page(results: Results, svgs: dict[str, str]) -> str:
     """The page's HTML; `svgs` holds drawn figures by name. Nothing in it loads anything."""
-    panels = panel_noise(results)
     checkpoints = list(dict.fromkeys((a.run, a.checkpoint) for a in results.answers))
     return template("report.html.j2").render(
         version=__version__,
@@ -103,8 +83,14 @@ def render_page(results: Results, svgs: dict[str, str]) -> str:
         questions=[QUESTIONS[key][1] for key in QUESTIONS],
         tables=[_table(name, results) for name in VIEWS if name in results.tables],
         figures=[
-            shown_figure(name, svgs[name], text, figure_noise(panels[name]))
-            for name, text in FIGURE_TEXT.items()
+            shown_figure(
+                name,
+                svgs[name],
+                (plate.title, plate.caption, plate.reading),
+                figure_noise(panel_noise(plate.data(results))),
+            )
+            for name, plate in PLATES.items()
+            if name in svgs
         ],
     )
 
@@ -129,13 +115,15 @@ def shown_figure(name: str, svg: str, text: tuple[str, str, str], noise: str) ->
         "name": name,
         "svg": inline_svg(svg, name),
         "title": title,
-        "caption": f"{caption} {noise}",
+        "caption": f"{caption} {noise}".strip(),
         "reading": reading,
     }
 
 
 def figure_noise(panels: Mapping[Any, float]) -> str:
-    """The noise of scoring in a figure's panels, for its caption."""
+    """The noise of scoring in a figure's panels, for its caption; empty where none shows gains."""
+    if not panels:
+        return ""
     if all(noise != noise for noise in panels.values()):
         return f"Noise of scoring: {NOT_MEASURED}."
     sizes = ", ".join(f"{panel} {plus_minus(noise)}" for panel, noise in panels.items())

@@ -11,19 +11,20 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from diagnostics.files import whole_file, write_json, write_text
 from diagnostics.paper.tables import PAPER_TABLES, paper_table
 from diagnostics.progress import bar
 from diagnostics.report.analysis import ReportSettings, Results, analyse, supports
 from diagnostics.report.captions import VIEWS
-from diagnostics.report.figures import FIGURES, figure_style
+from diagnostics.report.figures import PLATES, figure_style
 from diagnostics.report.page import render_page
 from diagnostics.report.views import View, cells, latex, markdown, noise_note
 from diagnostics.scoring.run import Run
 
 FIGURE_METADATA: dict[str, dict[str, Any]] = {
-    "png": {"Software": None},
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None},
 }
@@ -37,9 +38,11 @@ def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Pa
     for name in results.tables:
         _write_table(out / "tables", name, results)
     with figure_style():
+        drawn = {name: plate.draw(plate.data(results)) for name, plate in PLATES.items()}
         svgs = {
-            name: write_figure(draw(results), out / "figures", name, settings.definitions)
-            for name, draw in FIGURES.items()
+            name: write_figure(figure, out / "figures", name, settings.definitions)
+            for name, figure in drawn.items()
+            if figure is not None
         }
     write_json(out / "results.json", record(results), indent=None)
     page = out / "report.html"
@@ -85,15 +88,27 @@ def write_csv(path: Path, frame: pd.DataFrame, definitions: str) -> None:
 
 def write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> str:
     """Writes PNG and PDF on white, and returns the SVG with a clear ground."""
-    said = {"png": "Description", "pdf": "Subject"}
+    said = f"definitions: {definitions}"
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata=FIGURE_METADATA["svg"])
-    for suffix in ("png", "pdf"):
-        with whole_file(folder / f"{name}.{suffix}") as partial:
-            metadata = FIGURE_METADATA[suffix] | {said[suffix]: f"definitions: {definitions}"}
-            smaller: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if suffix == "png" else {}
-            figure.savefig(partial, format=suffix, facecolor="white", metadata=metadata, **smaller)
+    with whole_file(folder / f"{name}.pdf") as partial:
+        metadata = FIGURE_METADATA["pdf"] | {"Subject": said}
+        figure.savefig(partial, format="pdf", facecolor="white", metadata=metadata)
+    with whole_file(folder / f"{name}.png") as partial:
+        _write_png(figure, partial, said)
     return drawn.getvalue()
+
+
+def _write_png(figure: Figure, place: Path, description: str) -> None:
+    """A PNG of at most 256 colours, a quarter of the size of a full one."""
+    pixels = io.BytesIO()
+    figure.savefig(pixels, format="png", facecolor="white")
+    info = PngInfo()
+    info.add_text("Description", description)
+    with Image.open(pixels) as image:
+        white = Image.new("RGBA", image.size, "white")
+        few = Image.alpha_composite(white, image).convert("RGB").quantize(256)
+        few.save(place, format="png", optimize=True, pnginfo=info, dpi=image.info["dpi"])
 
 
 def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
