@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from diagnostics import __version__
 from diagnostics.report.chapters import Chapter, Plate, Sheet
-from diagnostics.report.figures import INK
+from diagnostics.report.figures.style import INK
 from diagnostics.report.views import Shown, cells
 
 FOLDED = 200  # rows; of a longer one the page has the first part alone, and says where the rest is
