@@ -64,7 +64,7 @@
   function number(value, digits) {
     if (value === 0) return "0";
     const size = Math.abs(value);
-    const text = size < 1e-3 || size >= 1e6 ? size.toExponential(Math.min(digits, 3) - 1) : size.toPrecision(digits);
+    const text = size < 1e-3 || size >= 1e6 ? size.toExponential(digits - 1) : size.toPrecision(digits);
     return (value < 0 ? "\u2212" : "") + text.replace("e-", "e\u2212").replace("e+", "e");
   }
 
@@ -286,7 +286,7 @@
         const colour = on ? this.stepClass(scale, values[i]) : "tv-off";
         token.className = "tv-token " + colour + (this.special.has(this.arrays.token[i]) ? " tv-special" : "");
       }
-      context.mean.textContent = "mean gain " + number(context.gain, 3);
+      context.mean.textContent = `mean gain ${number(context.gain, 3)} nats`;
       this.setStop(context, this.selected >= context.first && this.selected < context.end ? this.selected : this.firstOn(context));
       context.stale = false;
     }
@@ -310,7 +310,7 @@
       if (scale.unit) { texts[0] = (scale.down ? "\u2264 " : "") + texts[0]; texts[4] = "\u2265 " + texts[4]; }
       ticks.append(...texts.map((text) => node("span", "", text)));
       const words = node("p", "tv-words", node("strong", "", ...symbol(scale.symbol)), ` ${scale.label}${scale.unit ? ", " + scale.unit : ""}. ${scale.more}.`);
-      if (scale.root) words.append(" Steps are even in the square root.");
+      if (scale.root) words.append(" Square-root scale.");
       this.part("legend").setAttribute("role", "group");
       this.part("legend").setAttribute("aria-label", `Legend: ${scale.label}, from ${texts[0]} to ${texts[4]}`);
       this.part("legend").replaceChildren(bar, ticks, words);
@@ -334,19 +334,18 @@
       const gain = this.arrays["gain." + this.checkpoint];
       let positions = 0, contexts = 0, sum = 0;
       for (const context of this.contexts) {
-        let here = 0, all = 0;
+        let here = 0;
         for (let i = context.first; i < context.end; i++) {
-          all += gain[i];
           if (this.matched[i]) { here++; sum += gain[i]; }
         }
-        context.gain = all / (context.end - context.first);
+        context.gain = context.about.gain[this.checkpoint];
         context.article.hidden = !here;
         positions += here;
         contexts += here > 0;
       }
       const total = (some, all, what) => node("span", "", node("strong", "", some.toLocaleString("en")), ` of ${all.toLocaleString("en")} ${what}`);
       this.part("count").replaceChildren(total(positions, this.count, "positions"), " in ", total(contexts, this.contexts.length, "contexts"),
-        positions ? `; mean gain ${number(sum / positions, 3)} nats` : "");
+        positions ? `; mean gain ${number(sum / positions, Math.min(3, this.data.digits))} nats` : "");
     }
 
     sort() {
@@ -550,7 +549,7 @@
       });
       const made = node("p", "tv-kept", smallest.size ? "Kept by " : "Kept by no selector at 10 % or less.");
       [...smallest].forEach(([name, budget], place) => {
-        made.append(place ? ", " : "", node("b", "", name), ` from ${+(100 * budget).toPrecision(6)} %`);
+        made.append(place ? ", " : "", node("b", "", name), ` from\u00a0${+(100 * budget).toPrecision(6)}\u00a0%`);
       });
       return made;
     }
@@ -565,7 +564,7 @@
     tops(i) {
       const made = node("div", "tv-tops"), { models, most } = this.data;
       [0, 1, 2 + this.checkpoint].forEach((model, place) => {
-        const name = place === 0 ? ["teacher"] : place === 1 ? [...symbol("\u03b8_0"), " (before)"] : [plain(models[model])];
+        const name = place === 0 ? ["teacher"] : place === 1 ? [...symbol("\u03b8_0"), " (before)"] : [plain(models[model]) + " (after)"];
         const list = node("ol", "");
         for (let rank = 0; rank < most; rank++) list.append(this.topRow(model, i, rank));
         made.append(node("section", `tv-model${place}`, node("h4", "", ...name), list));
@@ -579,7 +578,7 @@
       track.setAttribute("aria-hidden", "true");
       bar.style.width = `${100 * share}%`;
       const same = token === this.arrays.token[i];
-      const row = node("li", same ? "tv-same" : "", node("bdi", "", this.cut(token, 40)), node("span", "", percent(share, this.data.digits)), track);
+      const row = node("li", same ? "tv-same" : "", track, node("bdi", "", this.cut(token, 40)), node("span", "", percent(share, this.data.digits)));
       if (same) row.title = "the token that stands here";
       return row;
     }

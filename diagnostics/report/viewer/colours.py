@@ -91,15 +91,27 @@ class Scale:
 def scales(measured: Measured) -> list[Scale]:
     """The scale of each measure; limits are of the whole run, so that files of one run agree."""
     measures = measured.measures
-    toward = "blue: moved toward the teacher; vermilion: away"
+    toward = "Blue: moved toward the teacher; vermilion: away"
     shares = (
-        ("learnable", "D^L", "learnable disagreement", "up", "blue: to be learned"),
-        ("incompatible", "D^I", "incompatible disagreement", "down", "vermilion: out of reach"),
-        ("compatibility", "C", "compatibility", "c", "green: teacher within the student's top K"),
+        ("learnable", "D^L", "learnable disagreement", "up", "Blue: within the student's reach"),
+        (
+            "incompatible",
+            "D^I",
+            "incompatible disagreement",
+            "down",
+            "Vermilion: beyond the student's reach",
+        ),
+        (
+            "compatibility",
+            "C",
+            "compatibility",
+            "c",
+            "Green: the teacher's mass lies in the student's top K",
+        ),
     )
     nats = (
-        ("kl_0", "KL_0", "divergence before training", "k", "pink: far from the teacher"),
-        ("entropy", "H", "student entropy before training", "h", "amber: unsure"),
+        ("kl_0", "KL_0", "divergence before training", "k", "Pink: far from the teacher"),
+        ("entropy", "H", "student entropy before training", "h", "Amber: unsure"),
     )
     found = [_scale("gain", "G", "gain", "nats", "up", "down", _limit(measured.gain), True, toward)]
     found += [_scale(n, s, label, "", up, "", 1.0, False, m) for n, s, label, up, m in shares]

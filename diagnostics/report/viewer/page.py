@@ -36,8 +36,8 @@ FILE_BYTES, SECTION_BYTES = 25_000_000, 250_000
 FILE_CONTEXTS, FILE_POSITIONS = 1000, 500_000  # tried first; bytes decide
 LONGEST_PROMPT = 4000  # letters of a prompt that are kept
 SECTION_PROMPT = 300
-ALL = "all of them: diagnostics view RUN --out FILE"
-SPLIT = "all of them in several files: diagnostics view RUN --out FILE --split"
+ALL = "diagnostics view RUN --out FILE"
+SPLIT = "diagnostics view RUN --out FILE --split"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +55,15 @@ class ViewerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What one file holds. Fields: `contexts`; `said` of them; `file` name; `others` (name, first,
-    last context) of all files where there are several."""
+    """What one file holds.
+
+    Fields: `contexts`; `said` of them; `command` that makes the rest; `file` name; `others` (name,
+    first, last context) of all files where there are several.
+    """
 
     contexts: Sequence[int]
     said: str
+    command: str = ""
     file: str = ""
     others: tuple[tuple[str, int, int], ...] = ()
 
@@ -73,7 +77,7 @@ def write_viewer(run: Run, out: Path, settings: ViewerSettings) -> list[Path]:
     wanted = min(settings.contexts or FILE_CONTEXTS, _contexts_in(measured, FILE_POSITIONS))
 
     def page(contexts: Sequence[int]) -> str:
-        return _page(measured, Part(contexts=contexts, said=_said(measured, contexts, SPLIT)))
+        return _page(measured, _sample(measured, contexts, SPLIT))
 
     write_text(out, _fitting(measured, wanted, page, FILE_BYTES))
     return [out]
@@ -112,7 +116,7 @@ def viewer_section(
     measured = measure(run, settings.top_k, settings.seed)
 
     def section(chosen: Sequence[int]) -> str:
-        part = Part(contexts=chosen, said=_said(measured, chosen, ALL))
+        part = _sample(measured, chosen, ALL)
         return str(template("viewer_section.html.j2").render(
             **_context(measured, part, COARSE, SECTION_PROMPT),
             prefix="tv" if number == 1 else f"tv{number}",
@@ -153,16 +157,15 @@ def _contexts_a_file(measured: Measured) -> int:
     return max(1, min(FILE_CONTEXTS, int(0.9 * FILE_BYTES * tried / size)))
 
 
-def _said(measured: Measured, contexts: Sequence[int], all_of_them: str) -> str:
-    """Which contexts are there."""
+def _sample(measured: Measured, contexts: Sequence[int], command: str) -> Part:
+    """All contexts, or some and how to get all."""
     found = len(np.unique(measured.context))
     if len(contexts) == found:
-        return f"All {found:,} contexts, {len(measured.context):,} positions."
-    by = measured.run.checkpoints[0]
-    return (
-        f"{len(contexts):,} of {found:,} contexts, chosen evenly by mean gain (of {by}); "
-        f"{all_of_them}"
-    )
+        said = f"All {found:,} contexts, {len(measured.context):,} positions."
+        return Part(contexts=contexts, said=said)
+    by = f"chosen evenly by mean gain (of {measured.run.checkpoints[0]})"
+    said = f"{len(contexts):,} of {found:,} contexts, {by}; all of them:"
+    return Part(contexts=contexts, said=said, command=command)
 
 
 def _context(
@@ -204,12 +207,14 @@ def _contexts(measured: Measured, contexts: Sequence[int], longest: int) -> list
     names, prompts = measured.run.contexts()
     texts = measured.run.context_texts() or ContextTexts(prompts=[""] * len(names), responses=[])
     counts = np.bincount(measured.context, minlength=len(names))
+    gains = np.stack([measured.mean_gain(i) for i in range(len(measured.gain))]).round(9)
     return [
         {
             "index": index,
             "id": names[index],
             "prompt_id": prompts[index],
             "count": int(counts[index]),
+            "gain": gains[:, index].tolist(),
             "prompt": texts.prompts[index][:longest],
             "prompt_length": len(texts.prompts[index]),
         }
