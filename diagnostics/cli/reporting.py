@@ -65,7 +65,12 @@ def plan(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs (or NAME=RUN), report folders as `intervene` writes, lists of evaluations."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
     definitions: DefinitionSet = "paper",
     top_k: Annotated[int, typer.Option(min=1, help="Main support size K.")] = 16,
@@ -80,8 +85,8 @@ def report(
 ) -> None:
     """Write tables, figures, the page and results.json."""
     from diagnostics.report.analysis import ReportSettings
-    from diagnostics.report.write import write_report
-    from diagnostics.scoring.run import open_run
+    from diagnostics.report.sources import chapters_of
+    from diagnostics.report.write import write_chapters
     from diagnostics.statistics.inference.bootstrap import check_kind
     from diagnostics.statistics.tables.definitions import check_definitions
 
@@ -93,7 +98,7 @@ def report(
         interval=check_kind(interval),
         redo_cuts=redo_cuts,
     )
-    page = write_report([open_run(run) for run in runs], out, settings)
+    page = write_chapters(chapters_of(sources, settings), out)
     typer.echo(f"Report: {page}")
 
 
@@ -129,12 +134,16 @@ def downstream(
     budget: Annotated[float, typer.Option(help="The budget of tables 3 and 12.")] = 0.1,
 ) -> None:
     """Write tables 3, 4, 11, 12 and 13 of evaluation results, the paper's beside."""
-    from diagnostics.report.downstream import run_downstream
+    from diagnostics.files import write_text
+    from diagnostics.report.downstream import read_downstream
+    from diagnostics.report.write import write_chapters
     from diagnostics.statistics.selection.selectors import check_budget
 
     check_budget(budget)
-    written = run_downstream(results, out, budget=budget)
-    typer.echo(f"{out}: {', '.join(written)}")
+    records, chapter = read_downstream(results, budget=budget)
+    write_text(out / "records.csv", records.to_csv(index=False))
+    page = write_chapters([chapter], out)
+    typer.echo(f"Report: {page}: {', '.join(sheet.name for sheet in chapter.sheets)}")
 
 
 @app.command()

@@ -24,6 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diagnostics.files import write_json, write_text
+from diagnostics.report.chapters import json_rows, plain
 from diagnostics.report.figures import (
     INCOMPATIBLE,
     LEARNABLE,
@@ -34,7 +35,7 @@ from diagnostics.report.figures import (
     zero_line,
 )
 from diagnostics.report.views import Shown, View, cells, markdown
-from diagnostics.report.write import json_rows, plain, write_csv, write_figure
+from diagnostics.report.write import write_csv, write_figure
 from diagnostics.statistics.tables.definitions import PAPER
 
 FILES = {

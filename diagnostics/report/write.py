@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from diagnostics.files import whole_file, write_json, write_text
-from diagnostics.paper.tables import PAPER_TABLES, paper_table
 from diagnostics.progress import bar
-from diagnostics.report.analysis import ReportSettings, Results, analyse, supports
-from diagnostics.report.captions import VIEWS
-from diagnostics.report.figures import FIGURES, figure_style
+from diagnostics.report.analysis import ReportSettings, analyse, supports
+from diagnostics.report.chapters import Chapter, Sheet, record
+from diagnostics.report.contexts import contexts_chapter
+from diagnostics.report.drawing import draw, plates_of
+from diagnostics.report.figures import figure_style
 from diagnostics.report.page import render_page
-from diagnostics.report.views import View, cells, latex, markdown, noise_note
+from diagnostics.report.views import View, cells, latex, markdown
 from diagnostics.scoring.run import Run
 
 FIGURE_METADATA: dict[str, dict[str, Any]] = {
@@ -29,43 +29,63 @@ FIGURE_METADATA: dict[str, dict[str, Any]] = {
 }
 
 
-def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Path:
-    """Analyses `runs`, writes the report to `out` and returns the page's path."""
+def report_runs(runs: Sequence[Run], settings: ReportSettings) -> Chapter:
+    """Analyses `runs`: the chapter of fixed contexts. Raises InputError as `analyse` does."""
     steps = sum(len(supports(run, settings.top_k)) * len(run.checkpoints) for run in runs)
     with bar("statistics", steps) as advance:
         results = analyse(runs, settings, advance)
-    for name in results.tables:
-        _write_table(out / "tables", name, results)
-    with figure_style():
-        svgs = {
-            name: write_figure(draw(results), out / "figures", name, settings.definitions)
-            for name, draw in FIGURES.items()
-        }
-    write_json(out / "results.json", record(results), indent=None)
+    return contexts_chapter(results, plates_of(results))
+
+
+def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Path:
+    """Analyses `runs`, writes the report to `out` and returns the page's path."""
+    return write_chapters([report_runs(runs, settings)], out)
+
+
+def write_chapters(chapters: Sequence[Chapter], out: Path) -> Path:
+    """Writes tables, figures, `results.json` and the page; the page's path.
+
+    A table or figure of a name that an earlier chapter has gets its chapter's key at its end.
+    """
+    chapters = own_names(chapters)
+    svgs: dict[str, str] = {}
+    for chapter in chapters:
+        for sheet in chapter.sheets:
+            write_sheet(out / "tables", sheet, chapter.definitions)
+        with figure_style():
+            for plate in chapter.plates:
+                figure = draw(plate)
+                svgs[plate.name] = write_figure(
+                    figure, out / "figures", plate.name, chapter.definitions
+                )
+    write_json(out / "results.json", record(chapters), indent=None)
     page = out / "report.html"
-    write_text(page, render_page(results, svgs))
+    write_text(page, render_page(chapters, svgs))
     return page
 
 
-def record(results: Results) -> dict[str, Any]:
-    """Everything of a report as JSON values; a number that does not exist is null."""
-    tables = {name: json_rows(frame) for name, frame in results.tables.items()}
-    return {
-        **asdict(results.settings),
-        "runs": plain(results.runs),
-        "answers": [
-            plain(asdict(a) | {"verdict": a.verdict(), "in_noise": a.in_noise()})
-            for a in results.answers
-        ],
-        "tables": tables,
-        "paper": {name: json_rows(paper_table(name)) for name in tables if name in PAPER_TABLES},
-    }
+def own_names(chapters: Sequence[Chapter]) -> list[Chapter]:
+    """Chapters whose tables and figures all have names of their own."""
+    taken: set[str] = set()
+
+    def free(name: str, key: str) -> str:
+        chosen = f"{name}_{key}" if name in taken else name
+        taken.add(chosen)
+        return chosen
+
+    return [
+        replace(
+            chapter,
+            sheets=tuple(replace(s, name=free(s.name, chapter.key)) for s in chapter.sheets),
+            plates=tuple(replace(p, name=free(p.name, chapter.key)) for p in chapter.plates),
+        )
+        for chapter in chapters
+    ]
 
 
-def _write_table(folder: Path, name: str, results: Results) -> None:
-    view, frame = VIEWS[name], results.tables[name]
-    noise = noise_note(frame, view.columns, results.tables["noise"])
-    write_twins(folder / name, frame, view, noise, results.settings.definitions)
+def write_sheet(folder: Path, sheet: Sheet, definitions: str) -> None:
+    """Writes a table as CSV, Markdown and LaTeX."""
+    write_twins(folder / sheet.name, sheet.frame, sheet.view, sheet.note, definitions)
 
 
 def write_twins(place: Path, frame: pd.DataFrame, view: View, note: str, definitions: str) -> None:
@@ -94,21 +114,3 @@ def write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> s
             smaller: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if suffix == "png" else {}
             figure.savefig(partial, format=suffix, facecolor="white", metadata=metadata, **smaller)
     return drawn.getvalue()
-
-
-def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """A table's rows as JSON values."""
-    return [
-        {str(key): plain(value) for key, value in row.items()} for row in frame.to_dict("records")
-    ]
-
-
-def plain(value: Any) -> Any:
-    """JSON values: NaN as null, numpy scalars as Python's."""
-    if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [plain(inner) for inner in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
