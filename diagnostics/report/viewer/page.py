@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from markupsafe import Markup
 
 from diagnostics import __version__
 from diagnostics.files import write_text
+from diagnostics.report.assets import asset
 from diagnostics.report.page import template
 from diagnostics.report.viewer.colours import STEPS, css_rules, css_variables, scales
 from diagnostics.report.viewer.data import Measured, evenly_by_gain, measure, show
@@ -32,10 +32,11 @@ from diagnostics.report.viewer.encode import (
 from diagnostics.scoring.run import Run
 from diagnostics.scoring.texts import ContextTexts
 
-FILE_BYTES, SECTION_BYTES = 25_000_000, 250_000
+FILE_BYTES, SECTION_BYTES = 25_000_000, 225_000  # the section's script comes on top
 FILE_CONTEXTS, FILE_POSITIONS = 1000, 500_000  # tried first; bytes decide
 LONGEST_PROMPT = 4000  # letters of a prompt that are kept
 SECTION_PROMPT = 300
+SCRIPT = "viewer.js"  # of the templates; a page's policy names it
 ALL = "diagnostics view RUN --out FILE"
 SPLIT = "diagnostics view RUN --out FILE --split"
 
@@ -108,10 +109,11 @@ def write_viewers(run: Run, out: Path, settings: ViewerSettings) -> list[Path]:
 def viewer_section(
     run: Run, settings: ViewerSettings, *, contexts: int = 24, number: int = 1
 ) -> Markup:
-    """The viewer of some contexts as a section of a page, 250 kB at most.
+    """The viewer of some contexts as a section of a page, 250 kB at most with its script.
 
-    `number` tells viewers of one page apart: the first brings style and script for all. Its root
-    has the class `tv-root`; the page gives it a heading. Raises InputError as `write_viewer` does.
+    `number` tells viewers of one page apart; the first brings the style for all. The page gives it
+    a heading, and has `SCRIPT` once among its scripts, below the section. Raises InputError as
+    `write_viewer` does.
     """
     measured = measure(run, settings.top_k, settings.seed)
 
@@ -121,7 +123,7 @@ def viewer_section(
             **_context(measured, part, COARSE, SECTION_PROMPT),
             prefix="tv" if number == 1 else f"tv{number}",
             boxed=True,
-            assets=number == 1,
+            styled=number == 1,
         ))  # fmt: skip
 
     return Markup(_fitting(measured, contexts, section, SECTION_BYTES))
@@ -129,7 +131,7 @@ def viewer_section(
 
 def _page(measured: Measured, part: Part) -> str:
     return template("viewer_page.html.j2").render(
-        **_context(measured, part, FINE, LONGEST_PROMPT), prefix="tv", boxed=False, assets=True
+        **_context(measured, part, FINE, LONGEST_PROMPT), prefix="tv", boxed=False, script=SCRIPT
     )
 
 
@@ -198,7 +200,6 @@ def _context(
         "texts_known": texts is not None,
         "data": Markup(script_json(data)),  # cannot end its element: see `script_json`
         "css": Markup(_css()),
-        "js": Markup(_asset("viewer.js")),
     }
 
 
@@ -225,8 +226,4 @@ def _contexts(measured: Measured, contexts: Sequence[int], longest: int) -> list
 def _css() -> str:
     """The viewer's style: both themes' colours, whoever chooses between them, and the rules."""
     light, dark = css_variables("light"), css_variables("dark")
-    return _asset("viewer.css").replace("/*light*/", light).replace("/*dark*/", dark) + css_rules()
-
-
-def _asset(name: str) -> str:
-    return (files("diagnostics.report") / "templates" / name).read_text(encoding="utf-8")
+    return asset("viewer.css").replace("/*light*/", light).replace("/*dark*/", dark) + css_rules()
