@@ -10,7 +10,15 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.cli.options import DefinitionSet, Draws, RayAddress, RayWorkers, Seed
+from diagnostics.cli.options import (
+    DefinitionSet,
+    Draws,
+    RayAddress,
+    RayWorkers,
+    RunFolder,
+    Seed,
+    Support,
+)
 
 app = typer.Typer()
 
@@ -92,6 +100,29 @@ def report(
     )
     page = write_chapters(chapters_of(sources, settings), out)
     typer.echo(f"Report: {page}")
+
+
+@app.command()
+def view(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The page, an HTML file.")],
+    top_k: Support = 16,
+    contexts: Annotated[
+        int | None, typer.Option(min=1, help="At most so many in a file; default: what fits.")
+    ] = None,
+    split: Annotated[
+        bool, typer.Option(help="All contexts, in files FILE-01.html, … that link to each other.")
+    ] = False,
+    seed: Seed = 0,
+) -> None:
+    """Write the token viewer: rollouts as text, coloured by what happened at each token."""
+    from diagnostics.report.viewer.page import ViewerSettings, write_viewer, write_viewers
+    from diagnostics.scoring.run import open_run
+
+    settings = ViewerSettings(top_k=top_k, contexts=contexts, seed=seed)
+    paths = (write_viewers if split else write_viewer)(open_run(run), out, settings)
+    for path in paths:
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 @app.command()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup, escape
 
 from diagnostics import __version__
+from diagnostics.report.assets import asset, policy
 from diagnostics.report.chapters import Chapter, Plate, Sheet
 from diagnostics.report.figures.style import INK
-from diagnostics.report.views import Shown, cells
+from diagnostics.report.grids import grid, parts
 
 FOLDED = 200  # rows; of a longer one the page has the first part alone, and says where the rest is
 
@@ -33,7 +34,9 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["symbols"] = symbols
+    environment.filters |= {"symbols": symbols, "prose": prose}
+    environment.tests["nan"] = math.isnan
+    environment.globals |= {"asset": asset, "policy": policy, "parts": parts}
     return environment.get_template(name)
 
 
@@ -42,6 +45,11 @@ def symbols(text: str) -> Markup:
     safe = str(escape(text))
     safe = re.sub(r"(?<=D)\^([LI])", r"<sup>\1</sup>", safe)
     return Markup(re.sub(r"(?<=[β\u0303])_([LIT])", r"<sub>\1</sub>", safe))
+
+
+def prose(text: str) -> Markup:
+    """A sentence of ours: symbols set properly, and `commands` as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(symbols(text))))
 
 
 def inline_svg(svg: str, name: str) -> Markup:
@@ -89,19 +97,9 @@ def _table(sheet: Sheet) -> dict[str, Any]:
         "title": sheet.view.title,
         "caption": sheet.view.caption,
         "note": sheet.note,
-        "rows": cells(lead, columns),
-        "all_rows": cells(frame, columns) if folded else None,
+        "rows": grid(lead, columns),
+        "all_rows": grid(frame, columns) if folded else None,
         "count": len(frame),
         "over": sheet.over,
-        "texts": _texts(columns),
-        "paper": _paper(sheet),
-        "paper_texts": _texts(sheet.paper_columns),
+        "paper": None if sheet.paper is None else grid(sheet.paper, sheet.paper_columns),
     }
-
-
-def _paper(sheet: Sheet) -> pd.DataFrame | None:
-    return None if sheet.paper is None else cells(sheet.paper, sheet.paper_columns)
-
-
-def _texts(columns: Sequence[Shown]) -> list[str]:
-    return [c.heading for c in columns if c.kind == "text"]

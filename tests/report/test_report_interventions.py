@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from pages import require_alone
 from run_on_disk import write_run
 
 from diagnostics.report.analysis import ReportSettings
@@ -302,15 +303,11 @@ def test_figure_4_shows_gains_and_per_keep_of_table_8(results: LiveResults) -> N
 def test_every_figure_is_written_and_in_the_page(folder: Path, name: str) -> None:
     assert (folder / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     assert (folder / "figures" / f"{name}.pdf").read_bytes()[:4] == b"%PDF"
-    assert f'<figure id="{name}">' in (folder / "report.html").read_text()
+    assert f'<figure id="{name}" ' in (folder / "report.html").read_text()
 
 
-def test_page_loads_nothing_and_runs_nothing(folder: Path) -> None:
-    page = (folder / "report.html").read_text()
-    assert "<script" not in page
-    targets = re.findall(r'(?:src|href)="([^"]*)"', page) + re.findall(r"url\(([^)]*)\)", page)
-    assert targets
-    assert all(target.startswith(("#", "data:")) for target in targets)
+def test_page_loads_nothing_and_runs_its_own_script_alone(folder: Path) -> None:
+    assert len(require_alone(folder / "report.html").scripts) == 1
 
 
 def test_the_page_names_missing_arms_and_extra_tables_and_escapes_them(folder: Path) -> None:
