@@ -28,7 +28,7 @@ from diagnostics.progress import say
 from diagnostics.report.alignment import write_alignment
 from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.chapters import read_record
-from diagnostics.report.sources import chapters_of
+from diagnostics.report.sources import parts_of
 from diagnostics.report.write import write_chapters
 from diagnostics.scoring.rescore import rescore
 from diagnostics.scoring.task import Settings
@@ -84,11 +84,11 @@ def main() -> None:
     """Rebuilds every folder of reports/."""
     runs = [str(scored(setting)) for setting in SETTINGS]
     say(f"report: {DEFAULT_OUT}")
-    write_chapters(chapters_of(runs[:1], ReportSettings()), DEFAULT_OUT)
+    report(runs[:1], DEFAULT_OUT)
     say(f"report: {INTERVENTIONS}, from its stored numbers")
     write_chapters(read_record(INTERVENTIONS), INTERVENTIONS)
     say(f"report: {WHOLE}, every table and figure of the paper")
-    write_chapters(chapters_of([*runs, str(INTERVENTIONS)], ReportSettings()), WHOLE)
+    report([*runs, str(INTERVENTIONS)], WHOLE)
     say(f"report: {ALIGNMENT}")
     align_demo(ALIGNMENT)
 
@@ -105,6 +105,12 @@ def scored(setting: Setting) -> Path:
     say(f"run: {setting.name}")
     bank = read_bank(setting.bank)
     return rescore(bank, teacher, student, models, out, Settings(), name=setting.name).folder
+
+
+def report(given: list[str], out: Path) -> None:
+    """The report of runs and stored reports."""
+    parts = parts_of(given, ReportSettings())
+    write_chapters(parts.chapters, out, viewers=parts.viewers)
 
 
 def align_demo(out: Path) -> None:

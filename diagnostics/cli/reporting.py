@@ -85,7 +85,7 @@ def report(
 ) -> None:
     """Write tables, figures, the page and results.json."""
     from diagnostics.report.analysis import ReportSettings
-    from diagnostics.report.sources import chapters_of
+    from diagnostics.report.sources import parts_of
     from diagnostics.report.write import write_chapters
     from diagnostics.statistics.inference.bootstrap import check_kind
     from diagnostics.statistics.tables.definitions import check_definitions
@@ -98,7 +98,8 @@ def report(
         interval=check_kind(interval),
         redo_cuts=redo_cuts,
     )
-    page = write_chapters(chapters_of(sources, settings), out)
+    parts = parts_of(sources, settings)
+    page = write_chapters(parts.chapters, out, viewers=parts.viewers)
     typer.echo(f"Report: {page}")
 
 

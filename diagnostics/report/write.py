@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -20,7 +21,8 @@ from diagnostics.report.chapters import Chapter, Sheet, record
 from diagnostics.report.contexts import contexts_chapter
 from diagnostics.report.drawing import draw, plates_of
 from diagnostics.report.figures import figure_style
-from diagnostics.report.page import render_page
+from diagnostics.report.page import NONE, render_page
+from diagnostics.report.viewer.page import ViewerSettings, viewer_section
 from diagnostics.report.views import View, cells, latex, markdown
 from diagnostics.scoring.run import Run
 
@@ -40,10 +42,18 @@ def report_runs(runs: Sequence[Run], settings: ReportSettings) -> Chapter:
 
 def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Path:
     """Analyses `runs`, writes the report to `out` and returns the page's path."""
-    return write_chapters([report_runs(runs, settings)], out)
+    return write_chapters([report_runs(runs, settings)], out, viewers=viewers_of(runs, settings))
 
 
-def write_chapters(chapters: Sequence[Chapter], out: Path) -> Path:
+def viewers_of(runs: Sequence[Run], settings: ReportSettings) -> dict[str, Markup]:
+    """The token viewer of the first run, by its name."""
+    shown = ViewerSettings(top_k=settings.top_k, seed=settings.seed)
+    return {run.name: viewer_section(run, shown) for run in runs[:1]}
+
+
+def write_chapters(
+    chapters: Sequence[Chapter], out: Path, *, viewers: Mapping[str, Markup] = NONE
+) -> Path:
     """Writes tables, figures, `results.json` and the page; the page's path.
 
     A table or figure of a name that an earlier chapter has gets its chapter's key at its end.
@@ -61,7 +71,7 @@ def write_chapters(chapters: Sequence[Chapter], out: Path) -> Path:
                     svgs[plate.name] = write_figure(figure, place, plate.name, chapter.definitions)
     write_json(out / "results.json", record(chapters), indent=None)
     page = out / "report.html"
-    write_text(page, render_page(chapters, svgs))
+    write_text(page, render_page(chapters, svgs, viewers))
     return page
 
 
