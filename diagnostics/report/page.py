@@ -57,8 +57,9 @@ def symbols(text: str) -> Markup:
 
 
 def prose(text: str) -> Markup:
-    """A sentence of ours: symbols set properly, and `commands` as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(symbols(text))))
+    """A sentence of ours: symbols set properly, `commands` as code, intervals on one line."""
+    said = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(symbols(text)))
+    return Markup(re.sub(r"\[[^\[\]<>]*\]", lambda found: found[0].replace(" ", "\u00a0"), said))
 
 
 def inline_svg(svg: str, name: str) -> Markup:
