@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.cli.options import DefinitionSet, Draws, RayAddress, RayWorkers, Seed
+from diagnostics.cli.options import DefinitionSet, Draws, Formats, RayAddress, RayWorkers, Seed
 
 app = typer.Typer()
 
@@ -69,9 +69,11 @@ def report(
     redo_cuts: Annotated[
         bool, typer.Option(help="Headline numbers also with norms and cuts redone in each draw.")
     ] = False,
+    formats: Formats = None,
 ) -> None:
     """Write tables, figures, the page and results.json."""
     from diagnostics.report.analysis import ReportSettings
+    from diagnostics.report.formats import check_formats
     from diagnostics.report.write import write_report
     from diagnostics.scoring.run import open_run
     from diagnostics.statistics.inference.bootstrap import check_kind
@@ -85,7 +87,8 @@ def report(
         interval=check_kind(interval),
         redo_cuts=redo_cuts,
     )
-    page = write_report([open_run(run) for run in runs], out, settings)
+    opened = [open_run(run) for run in runs]
+    page = write_report(opened, out, settings, check_formats(formats))
     typer.echo(f"Report: {page}")
 
 
@@ -96,20 +99,23 @@ def downstream(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the tables.")],
     budget: Annotated[float, typer.Option(help="The budget of tables 3 and 12.")] = 0.1,
+    formats: Formats = None,
 ) -> None:
     """Write tables 3, 4, 11, 12 and 13 of evaluation results, the paper's beside."""
     from diagnostics.report.downstream import run_downstream
+    from diagnostics.report.formats import check_formats
     from diagnostics.statistics.selection.selectors import check_budget
 
     check_budget(budget)
-    written = run_downstream(results, out, budget=budget)
+    chosen = check_formats(formats)
+    written = run_downstream(results, out, budget=budget, formats=chosen)
     typer.echo(f"{out}: {', '.join(written)}")
 
 
 @app.command()
 def tables(
     tokens: Annotated[list[Path], typer.Argument(help="Token tables, or folders of them.")],
-    out: Annotated[Path, typer.Option(help="Folder of the CSV files.")],
+    out: Annotated[Path, typer.Option(help="Folder of the files.")],
     draws: Draws = 2000,
     seed: Seed = 0,
     memory: Annotated[int, typer.Option(min=0, help="MB of columns held in memory.")] = 629,
@@ -118,8 +124,10 @@ def tables(
     ] = None,
     ray_workers: RayWorkers = None,
     ray_address: RayAddress = None,
+    formats: Formats = None,
 ) -> None:
     """Write tables 1, 5, 6, 8 and 9 of token tables of any size, in little memory."""
+    from diagnostics.report.formats import check_formats
     from diagnostics.report.streamed import token_paths, write_stream_tables
     from diagnostics.statistics.inference.bootstrap import Bootstrap
     from diagnostics.statistics.streaming.team import StreamSettings
@@ -132,6 +140,7 @@ def tables(
 
         team = partial(RayTeam, workers=ray_workers, address=ray_address)
     bootstrap = Bootstrap(draws=draws, seed=seed)
-    found = write_stream_tables(files, out, settings, bootstrap, team=team)
+    chosen = check_formats(formats)
+    found = write_stream_tables(files, out, settings, bootstrap, team=team, formats=chosen)
     positions = int(found["table05"]["n_positions"].sum())
     typer.echo(f"{out}: {', '.join(found)} of {positions} positions")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,7 @@ from diagnostics.interventions.experiment import (
     trained_arms,
 )
 from diagnostics.report.analysis import ReportSettings
+from diagnostics.report.formats import DEFAULT_FORMATS, Format
 from diagnostics.report.interventions import write_interventions
 from diagnostics.report.views import View
 from diagnostics.training.settings import TrainSettings
@@ -31,10 +32,12 @@ def run_experiment(
     workers: int,
     say: Say,
     extra: Callable[[], Extra] = dict,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
 ) -> Path:
     """Trains what is not trained, rescores what is not rescored, reports; the page's path.
 
-    `extra` makes further tables of trained arms, by name, with how they are shown.
+    `extra` makes further tables of trained arms, by name, with how they are shown; `formats`
+    of all.
     """
     say(f"training {len(experiment.arms)} arms, {workers} at a time")
     train_arms(experiment, out, workers=workers, say=say)
@@ -50,6 +53,7 @@ def run_experiment(
         extra_tables=more,
         missing=failures(experiment, out),
         training=shared_settings(experiment.settings),
+        formats=formats,
     )
 
 

@@ -1,13 +1,13 @@
 """The downstream tables for people: files with their twins, the paper's own beside.
 
-Numbers come from `downstream.tables`; here they are only shown. Each table is a CSV at full
-precision and a Markdown and a LaTeX twin in two decimals, which hold the paper's table below ours;
-that one is a CSV too (`…_paper.csv`). The paper's are of other models: compare order, not sizes.
+Numbers come from `downstream.tables`; here they are only shown. Files are those of every report's
+tables (`formats`), in two decimals where people read them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +18,9 @@ from diagnostics.downstream.tables import downstream_tables
 from diagnostics.errors import InputError
 from diagnostics.files import write_json, write_text
 from diagnostics.paper.tables import paper_table
-from diagnostics.report.views import Shown, View, cells, latex, markdown
+from diagnostics.report.chapters import Sheet
+from diagnostics.report.formats import DEFAULT_FORMATS, Format, write_sheet
+from diagnostics.report.views import Shown, View
 from diagnostics.report.write import json_rows
 
 SCORES = (
@@ -39,33 +41,41 @@ VIEWS: dict[str, tuple[str, str]] = {
         "percentage points, ± sqrt(sd² + sd_base²) over evaluation seeds.",
     ),
 }
-PAPER_NOTE = "The paper's (arXiv 2605.26844v1): of other models, so compare order, not sizes."
-TWO_RUNS = (  # of the tables that print deviations
-    f"{PAPER_NOTE} Its cells fit the ddof 0 deviation of two runs, not of five seeds "
-    "(docs/paper-tables.md)."
+TWO_RUNS = (  # of the paper's tables that print deviations
+    "Its cells fit the ddof 0 deviation of two runs, not of five seeds (docs/paper-tables.md)."
 )
 
 
-def run_downstream(results: Path, out: Path, *, budget: float = 0.1) -> dict[str, pd.DataFrame]:
+def run_downstream(
+    results: Path,
+    out: Path,
+    *,
+    budget: float = 0.1,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
+) -> dict[str, pd.DataFrame]:
     """Reads a list of results and writes its tables to `out`; gives them back by name.
 
-    `budget` is that of Tables 3 and 12. Raises InputError for anything in the list or its folders
-    that is missing, unreadable, ambiguous or NaN.
+    `budget` is that of Tables 3 and 12, `formats` of all. Raises InputError for anything in
+    the list or its folders that is missing, unreadable, ambiguous or NaN.
     """
-    return write_downstream(read_results(results), out, budget=budget)
+    return write_downstream(read_results(results), out, budget=budget, formats=formats)
 
 
 def write_downstream(
-    records: pd.DataFrame, out: Path, *, budget: float = 0.1
+    records: pd.DataFrame,
+    out: Path,
+    *,
+    budget: float = 0.1,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
 ) -> dict[str, pd.DataFrame]:
-    """Writes `tables/tableNN.csv`, `.md` and `.tex`, and `downstream.json`, of checked records.
+    """Writes `tables/tableNN` in every format, and `downstream.json`, of checked records.
 
     Raises InputError for a budget that no arm has, where arms have budgets.
     """
     _check_budget(records, budget)
     tables = downstream_tables(records, budget=budget)
     for name, table in tables.items():
-        _write_table(out / "tables", name, table)
+        _write_table(out / "tables" / name, sheet_of(name, table), formats)
     write_text(out / "records.csv", records.to_csv(index=False))
     metrics = records.drop_duplicates("benchmark").set_index("benchmark")["metric"]
     write_json(
@@ -93,24 +103,33 @@ def _check_budget(records: pd.DataFrame, budget: float) -> None:
         )
 
 
-def _write_table(folder: Path, name: str, table: pd.DataFrame) -> None:
-    paper = paper_table(name)
-    write_text(folder / f"{name}.csv", table.to_csv(index=False))
-    write_text(folder / f"{name}_paper.csv", paper.to_csv(index=False))
+def _write_table(place: Path, sheet: Sheet, formats: Sequence[Format]) -> None:
+    """Writes a table; people are shown Table 11 with one column a selector, as printed."""
+    for_people = _by_selector(sheet) if sheet.name == "table11" else sheet
+    for one in formats:
+        write_sheet(place, for_people if one in ("md", "tex") else sheet, "", (one,))
+
+
+def sheet_of(name: str, table: pd.DataFrame) -> Sheet:
+    """A table with the paper's own beside."""
     title, caption = VIEWS[name]
-    note = TWO_RUNS if any(str(c).endswith("_sd") for c in paper) else PAPER_NOTE
-    for suffix, form in (("md", markdown), ("tex", latex)):
-        ours = form(*shown(name, table, title, caption), note=_missing(table))
-        theirs = form(*shown(name, paper, f"{title}, the paper's", note))
-        write_text(folder / f"{name}.{suffix}", f"{ours}\n{theirs}")
+    paper = paper_table(name)
+    return Sheet(
+        name=name,
+        frame=table,
+        view=View(title, caption, _columns(table)),
+        note=_missing(table),
+        paper=paper,
+        paper_columns=_columns(paper),
+        paper_note=TWO_RUNS if any(str(c).endswith("_sd") for c in paper) else "",
+    )
 
 
-def shown(name: str, table: pd.DataFrame, title: str, caption: str) -> tuple[pd.DataFrame, View]:
-    """A table's text cells and its view; Table 11 with one column a selector, as printed."""
-    if name == "table11":
-        table = by_selector(table)
-    view = View(title, caption, _columns(table))
-    return cells(table, view.columns), view
+def _by_selector(sheet: Sheet) -> Sheet:
+    assert sheet.paper is not None
+    ours, theirs = by_selector(sheet.frame), by_selector(sheet.paper)
+    view = replace(sheet.view, columns=_columns(ours))
+    return replace(sheet, frame=ours, view=view, paper=theirs, paper_columns=_columns(theirs))
 
 
 def with_views(tables: Mapping[str, pd.DataFrame]) -> dict[str, tuple[pd.DataFrame, View]]:

@@ -15,12 +15,14 @@ from typing import Any
 from diagnostics.files import write_json, write_text
 from diagnostics.progress import bar
 from diagnostics.report.analysis import ReportSettings
+from diagnostics.report.chapters import Sheet
 from diagnostics.report.figures import figure_style
+from diagnostics.report.formats import DEFAULT_FORMATS, Format, write_sheet
 from diagnostics.report.live_analysis import Extra, LiveResults, analyse_arms
 from diagnostics.report.live_figures import FIGURES
 from diagnostics.report.live_page import render_live_page
 from diagnostics.report.live_views import PAPER_COLUMNS, paper_beside
-from diagnostics.report.write import json_rows, plain, write_figure, write_twins
+from diagnostics.report.write import json_rows, plain, write_figure
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.interventions import Arm
 
@@ -36,12 +38,13 @@ def write_interventions(
     extra_tables: Extra = NOTHING,
     missing: Mapping[str, str] = NOTHING,
     training: Mapping[str, Any] = NOTHING,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
 ) -> Path:
     """Reports arms that were rescored in `run`, to `out`; returns the page's path.
 
     `extra_tables` come after the others, with their views; `missing` says of each arm that failed
-    or was skipped why; `training` holds settings that all arms share. Raises InputError as
-    `analyse_arms` does.
+    or was skipped why; `training` holds settings that all arms share; `formats` of its tables.
+    Raises InputError as `analyse_arms` does.
     """
     with bar("statistics", len(arms)) as advance:
         results = analyse_arms(
@@ -54,9 +57,15 @@ def write_interventions(
             advance=advance,
         )
     for name, frame in results.tables.items():
-        view = results.views[name]
-        note = results.note_of(name)
-        write_twins(out / "tables" / name, frame, view, note, settings.definitions)
+        sheet = Sheet(
+            name=name,
+            frame=frame,
+            view=results.views[name],
+            note=results.note_of(name),
+            paper=paper_beside(name),
+            paper_columns=PAPER_COLUMNS.get(name, ()),
+        )
+        write_sheet(out / "tables" / name, sheet, settings.definitions, formats)
     svgs: dict[str, str] = {}
     with figure_style():
         for name, draw in FIGURES.items():

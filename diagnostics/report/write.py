@@ -16,10 +16,12 @@ from diagnostics.files import whole_file, write_json, write_text
 from diagnostics.paper.tables import PAPER_TABLES, paper_table
 from diagnostics.progress import bar
 from diagnostics.report.analysis import ReportSettings, Results, analyse, supports
-from diagnostics.report.captions import VIEWS
+from diagnostics.report.captions import PAPER_COLUMNS, VIEWS
+from diagnostics.report.chapters import Sheet
 from diagnostics.report.figures import FIGURES, figure_style
+from diagnostics.report.formats import DEFAULT_FORMATS, Format, write_sheet
 from diagnostics.report.page import render_page
-from diagnostics.report.views import View, cells, latex, markdown, noise_note
+from diagnostics.report.views import noise_note
 from diagnostics.scoring.run import Run
 
 FIGURE_METADATA: dict[str, dict[str, Any]] = {
@@ -29,13 +31,21 @@ FIGURE_METADATA: dict[str, dict[str, Any]] = {
 }
 
 
-def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Path:
-    """Analyses `runs`, writes the report to `out` and returns the page's path."""
+def write_report(
+    runs: Sequence[Run],
+    out: Path,
+    settings: ReportSettings,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
+) -> Path:
+    """Analyses `runs`, writes the report to `out` and returns the page's path.
+
+    `formats` of its tables.
+    """
     steps = sum(len(supports(run, settings.top_k)) * len(run.checkpoints) for run in runs)
     with bar("statistics", steps) as advance:
         results = analyse(runs, settings, advance)
     for name in results.tables:
-        _write_table(out / "tables", name, results)
+        _write_table(out / "tables", name, results, formats)
     with figure_style():
         svgs = {
             name: write_figure(draw(results), out / "figures", name, settings.definitions)
@@ -62,25 +72,18 @@ def record(results: Results) -> dict[str, Any]:
     }
 
 
-def _write_table(folder: Path, name: str, results: Results) -> None:
+def _write_table(folder: Path, name: str, results: Results, formats: Sequence[Format]) -> None:
     view, frame = VIEWS[name], results.tables[name]
-    noise = noise_note(frame, view.columns, results.tables["noise"])
-    write_twins(folder / name, frame, view, noise, results.settings.definitions)
-
-
-def write_twins(place: Path, frame: pd.DataFrame, view: View, note: str, definitions: str) -> None:
-    """Writes a table as CSV, Markdown and LaTeX; `place` is their path without a suffix."""
-    shown = cells(frame, view.columns)
-    said = f"{note} Definitions: {definitions}.".strip()
-    write_csv(place.with_name(f"{place.name}.csv"), frame, definitions)
-    write_text(place.with_name(f"{place.name}.md"), markdown(shown, view, said))
-    write_text(place.with_name(f"{place.name}.tex"), latex(shown, view, said))
-
-
-def write_csv(path: Path, frame: pd.DataFrame, definitions: str) -> None:
-    """Writes a table whose last column names the definition set that made each number."""
-    named = frame if "definitions" in frame else frame.assign(definitions=definitions)
-    write_text(path, named.to_csv(index=False))
+    beside = PAPER_COLUMNS.get(name, ())
+    sheet = Sheet(
+        name=name,
+        frame=frame,
+        view=view,
+        note=noise_note(frame, view.columns, results.tables["noise"]),
+        paper=paper_table(name) if beside else None,
+        paper_columns=beside,
+    )
+    write_sheet(folder / name, sheet, results.settings.definitions, formats)
 
 
 def write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> str:
