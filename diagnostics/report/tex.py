@@ -95,7 +95,7 @@ _GREEK = "".join(GREEK)
 _MARKS = r"(?:[_^][A-Za-z0-9])"
 PIECE = re.compile(
     r"(?P<power>−?\d+\.\d+e[−+-]\d+)"
-    r"|(?P<negative>−\d[\d,]*(?:\.\d+)?)"
+    r"|(?P<negative>−\d+(?:,\d{3})*(?:\.\d+)?)"
     rf"|(?P<letter>[A-Za-z]{TILDE}{_MARKS}*²?"
     rf"|[{_GREEK}](?:{_MARKS}+|[A-Z](?![A-Za-z]))?²?"
     rf"|(?<![A-Za-z0-9_^])(?:theta|[A-Za-z]){_MARKS}+(?![A-Za-z0-9_^])"
@@ -290,7 +290,8 @@ def _rows(table: pd.DataFrame, stacked: bool) -> str:
 def _row(cells: Sequence[str], stacked: bool = False) -> str:
     """One line; a bracket after a line's end would be taken as a length."""
     line = " & ".join(_stacked(cell) if stacked else tex_text(cell) for cell in cells)
-    return f"{'{}' if line[:1] in ('[', '*') else ''}{line} \\\\\n"
+    end = "\\\\[3pt]" if stacked else "\\\\"
+    return f"{'{}' if line[:1] in ('[', '*') else ''}{line} {end}\n"
 
 
 def _stacked(cell: str) -> str:
