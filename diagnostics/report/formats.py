@@ -1,7 +1,7 @@
 """The files of a table: CSV and Parquet at full precision, Markdown and LaTeX as people read it.
 
 One declaration of each format, `WRITERS`; `--format` chooses among them. The paper's own table
-stands below ours in Markdown and LaTeX, and as `…_paper.csv` and `.parquet` beside them.
+stands below ours in Markdown and LaTeX, and alone in the folder `paper` as CSV and Parquet.
 Not covered: the page (`page`), and LaTeX's letters and layout (`tex`).
 """
 
@@ -120,7 +120,7 @@ def _write_parquet(path: Path, sheet: Sheet, definitions: str) -> None:
 
 def _beside(path: Path) -> Path:
     """The path of the paper's own table."""
-    return path.with_name(f"{path.stem}_paper{path.suffix}")
+    return path.parent / "paper" / path.name
 
 
 WRITERS: dict[Format, Callable[[Path, Sheet, str], None]] = {

@@ -175,7 +175,7 @@ def test_files_show_ours_above_the_papers(tmp_path: Path) -> None:
     assert "| Qwen3-14B → Qwen3-4B | 50 % | 52.76 | 52.12 | 52.16 | 52.95 |" in eleven
     written = pd.read_csv(tmp_path / "tables" / "table04.csv", keep_default_na=True)
     assert np.allclose(written["average"], tables["table04"]["average"], equal_nan=True)
-    assert pd.read_csv(tmp_path / "tables" / "table04_paper.csv").equals(paper_table(4))
+    assert pd.read_csv(tmp_path / "tables" / "paper" / "table04.csv").equals(paper_table(4))
     assert "\\begin{tabular}" in (tmp_path / "tables" / "table04.tex").read_text(encoding="utf-8")
 
 
