@@ -1,4 +1,4 @@
-"""The page in a real Chromium: quiet, sortable, readable by keyboard, at every size and on paper."""
+"""The page in a real Chromium: quiet, sortable, by keyboard, at every size and on paper."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def test_a_script_that_slipped_into_the_page_does_not_run(
     open_page: OpenPage, report: Path, tmp_path: Path
 ) -> None:
     source = report.read_text(encoding="utf-8")
-    slipped = "<script>document.title = 'taken'</script><img src='x.png' onerror='document.title=1'>"
+    slipped = (
+        "<script>document.title = 'taken'</script><img src='x.png' onerror='document.title=1'>"
+    )
     spoiled = tmp_path / "spoiled.html"
     spoiled.write_text(source.replace("</main>", f"{slipped}</main>"), encoding="utf-8")
     one = open_page(spoiled)
@@ -227,7 +229,9 @@ def test_tab_reaches_the_skip_link_contents_theme_and_controls_in_order(
     assert sum(where.startswith("A.") for where in seen[1 : 1 + links]) == links
     assert seen[1 + links] == "BUTTON.theme"
     rest = seen[2 + links :]
-    assert rest.index("BUTTON.Copy Checkpoints: what training did") < rest.index("BUTTON.checkpoint")
+    assert rest.index("BUTTON.Copy Checkpoints: what training did") < rest.index(
+        "BUTTON.checkpoint"
+    )
     visible = page.locator("main button:visible").count()
     assert sum(where.startswith("BUTTON.") for where in rest) == visible
     assert any(where == "DIV.wide" for where in rest)
@@ -244,9 +248,7 @@ def test_what_scrolls_can_be_scrolled_by_keyboard_and_says_so(
     assert wide.get_attribute("role") == "region"
     wide.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function(
-        "document.querySelector('#table08 .wide').scrollLeft > 20", timeout=3000
-    )
+    page.wait_for_function("document.querySelector('#table08 .wide').scrollLeft > 20", timeout=3000)
     assert wide.locator("th[scope=row]").first.bounding_box()["x"] >= 0  # type: ignore[index]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from pages import require_alone
 from run_on_disk import write_run
+from twins import md_rows, tex_rows
 
 from diagnostics.errors import InputError
 from diagnostics.report.analysis import ReportSettings, Results, analyse
@@ -64,8 +65,8 @@ def test_every_table_has_its_twins(folder: Path, name: str) -> None:
     rows = len(pd.read_csv(folder / "tables" / f"{name}.csv"))
     markdown = (folder / "tables" / f"{name}.md").read_text()
     latex = (folder / "tables" / f"{name}.tex").read_text()
-    assert sum(line.startswith("| ") for line in markdown.splitlines()) == rows + 1
-    assert latex.count(r"\\") == rows + 1
+    assert md_rows(markdown) == rows
+    assert tex_rows(latex) == rows
     assert r"\toprule" in latex
 
 
