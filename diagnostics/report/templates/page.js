@@ -116,7 +116,7 @@
       await navigator.clipboard.writeText(text);
       return true;
     } catch { // no clipboard for this page, as of some files: the older way
-      const area = make("textarea", { className: "hidden", value: text, readOnly: true });
+      const area = make("textarea", { className: "hidden copied", value: text, readOnly: true });
       document.body.append(area);
       const before = document.activeElement;
       area.select();
@@ -163,7 +163,6 @@
     box.toggleAttribute("data-more", across && wide.scrollLeft + wide.clientWidth < wide.scrollWidth - 2);
     if (scrolls) wide.tabIndex = 0;
     else wide.removeAttribute("tabindex");
-    wide.setAttribute("role", scrolls ? "region" : "group");
   };
   const sizes = new ResizeObserver((entries) => entries.forEach((entry) => measure(entry.target.closest(".table"))));
 
