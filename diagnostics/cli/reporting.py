@@ -10,7 +10,15 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.cli.options import DefinitionSet, Draws, RayAddress, RayWorkers, Seed
+from diagnostics.cli.options import (
+    DefinitionSet,
+    Draws,
+    RayAddress,
+    RayWorkers,
+    RunFolder,
+    Seed,
+    Support,
+)
 
 app = typer.Typer()
 
@@ -77,7 +85,7 @@ def report(
 ) -> None:
     """Write tables, figures, the page and results.json."""
     from diagnostics.report.analysis import ReportSettings
-    from diagnostics.report.sources import chapters_of
+    from diagnostics.report.sources import parts_of
     from diagnostics.report.write import write_chapters
     from diagnostics.statistics.inference.bootstrap import check_kind
     from diagnostics.statistics.tables.definitions import check_definitions
@@ -90,8 +98,32 @@ def report(
         interval=check_kind(interval),
         redo_cuts=redo_cuts,
     )
-    page = write_chapters(chapters_of(sources, settings), out)
+    parts = parts_of(sources, settings)
+    page = write_chapters(parts.chapters, out, viewers=parts.viewers)
     typer.echo(f"Report: {page}")
+
+
+@app.command()
+def view(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The page, an HTML file.")],
+    top_k: Support = 16,
+    contexts: Annotated[
+        int | None, typer.Option(min=1, help="At most so many in a file; default: what fits.")
+    ] = None,
+    split: Annotated[
+        bool, typer.Option(help="All contexts, in files FILE-01.html, … that link to each other.")
+    ] = False,
+    seed: Seed = 0,
+) -> None:
+    """Write the token viewer: rollouts as text, coloured by what happened at each token."""
+    from diagnostics.report.viewer.page import ViewerSettings, write_viewer, write_viewers
+    from diagnostics.scoring.run import open_run
+
+    settings = ViewerSettings(top_k=top_k, contexts=contexts, seed=seed)
+    paths = (write_viewers if split else write_viewer)(open_run(run), out, settings)
+    for path in paths:
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 @app.command()

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 from diagnostics.files import write_json, write_text
 from diagnostics.report.chapters import json_rows, plain
-from diagnostics.report.figures import (
+from diagnostics.report.figures.style import (
     INCOMPATIBLE,
     LEARNABLE,
     NEUTRAL,

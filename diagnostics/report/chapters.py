@@ -83,10 +83,12 @@ class Sheet:
 class Plate:
     """One figure before it is drawn.
 
-    Fields: `caption` defines every symbol; `reading` says how to read it; `frames` the plotted
-    numbers by panel, all that the drawing of this name gets.
+    Fields: `drawing` the kind of figure, and `name` its own in a report, mostly the same;
+    `caption` defines every symbol; `reading` says how to read it; `frames` the plotted numbers by
+    panel, all that the drawing gets.
     """
 
+    drawing: str
     name: str
     title: str
     caption: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -13,16 +14,24 @@ from markupsafe import Markup, escape
 from diagnostics import __version__
 from diagnostics.report.assets import asset, policy
 from diagnostics.report.chapters import Chapter, Plate, Sheet
-from diagnostics.report.figures import INK
+from diagnostics.report.figures.style import INK
 from diagnostics.report.grids import grid, parts
 
+NONE: Mapping[str, Markup] = MappingProxyType({})
 FOLDED = 200  # rows; of a longer one the page has the first part alone, and says where the rest is
 
 
-def render_page(chapters: Sequence[Chapter], svgs: Mapping[str, str]) -> str:
-    """The page's HTML; `svgs` holds drawn figures by name. Nothing in it loads anything."""
-    shown = [_chapter(chapter, svgs) for chapter in chapters]
-    return template("page.html.j2").render(version=__version__, chapters=shown)
+def render_page(
+    chapters: Sequence[Chapter], svgs: Mapping[str, str], viewers: Mapping[str, Markup] = NONE
+) -> str:
+    """The page's HTML; `svgs` holds drawn figures by name, `viewers` the token viewers of runs.
+    Nothing in it loads anything."""
+    return template("page.html.j2").render(
+        version=__version__,
+        chapters=[_chapter(chapter, svgs) for chapter in chapters],
+        viewers=viewers,
+        scripts=("page.js", "viewer.js") if viewers else ("page.js",),
+    )
 
 
 def template(name: str) -> jinja2.Template:

@@ -24,7 +24,7 @@ NOT_MEASURED = "not measured (the run has no noise floor)"
 LABELS: dict[Any, str] = {
     True: "yes",
     False: "no",
-    **VERDICTS,
+    "unclear": "not clear",
     "gain": "gain",
     "gain_rel": "relative gain",
     "beta": "β_L − β_I, bank",
