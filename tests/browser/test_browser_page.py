@@ -1,4 +1,4 @@
-"""The page in a real Chromium: quiet, sortable, readable by keyboard, at every size and on paper."""
+"""The page in a real Chromium: quiet, sortable, by keyboard, at every size and on paper."""
 
 from __future__ import annotations
 
