@@ -173,7 +173,7 @@ def _texts(row: pd.Series) -> dict[str, tuple[str, ...]]:
         "rescore": (
             "Rescore",
             r"$p_\tau$ at each $c_t$",
-            f"checkpoint {checkpoint}",
+            f"checkpoint {row['checkpoint']}",
         ),
         "gain": (
             "Gain $G$ (nats)",
