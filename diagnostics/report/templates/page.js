@@ -179,8 +179,12 @@
     sizes.observe(wide);
   }
   for (const box of document.querySelectorAll(".drawing")) {
+    const figure = box.closest("figure");
+    figure.querySelector("figcaption").prepend(make("p", { className: "more" }, "Scroll sideways for more →"));
     const size = () => {
-      if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+      const across = box.scrollWidth > box.clientWidth + 1;
+      figure.toggleAttribute("data-wide", across);
+      if (across) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     };
     new ResizeObserver(size).observe(box);
