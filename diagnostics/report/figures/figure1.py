@@ -173,7 +173,7 @@ def _texts(row: pd.Series) -> dict[str, tuple[str, ...]]:
         "rescore": (
             "Rescore",
             r"$p_\tau$ at each $c_t$",
-            f"checkpoint {shown(str(row['checkpoint']), 16)}",
+            f"checkpoint {row['checkpoint']}",
         ),
         "gain": (
             "Gain $G$ (nats)",
