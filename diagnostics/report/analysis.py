@@ -16,6 +16,7 @@ from diagnostics.errors import InputError
 from diagnostics.progress import Advance, silent
 from diagnostics.report.checks import (
     band_rows,
+    choice_rows,
     design_rows,
     differ_rows,
     interval_rows,
@@ -209,6 +210,7 @@ def _checks(
     for piece in pieces[measured.k]:
         yield "intervals", interval_rows(piece, redo=redo)
         yield "buckets", bucket_rows(piece)
+        yield "choices", choice_rows(piece)
     for same in zip(*pieces.values(), strict=True):
         yield "bands", band_rows(same, measured.k)
     yield "bins", bin_rows(first)
@@ -332,6 +334,7 @@ TABLES = (
     "table06",
     "table08",
     "table09",
+    "choices",
     "quadrants",
     "q3_kinds",
     "signals",

@@ -10,6 +10,20 @@ _WHO = (Shown("run", "run", "text"), Shown("checkpoint", "checkpoint", "text"))
 _K = Shown("K", "top_k", "count")
 
 VIEWS: dict[str, View] = {
+    "answers": View(
+        "Answers for every checkpoint",
+        "The number behind each question, with the jackknife's t interval over prompts. Yes and "
+        "No: the interval lies beyond 0 and beyond the noise of scoring. Noise: how far from 0 the "
+        "same number of an unchanged checkpoint comes.",
+        (
+            *_WHO,
+            Shown("number", "question", "text"),
+            Shown("of", "outcome", "text"),
+            Shown("clear", "verdict", "text"),
+            Shown("value", "value", "interval"),
+            Shown("noise", "value_noise"),
+        ),
+    ),
     "checkpoints": View(
         "Checkpoints: what training did",
         "Means over every position of the bank. KL is KL(teacher ‖ student) in nats; gain is "
@@ -132,6 +146,20 @@ VIEWS: dict[str, View] = {
             Shown("gap of relative gain", "gap", "interval", "_rel"),
             Shown("ΔR² decomposed", "delta_r2_decomposed"),
             Shown("ΔR² with C̃", "delta_r2_compatibility"),
+        ),
+    ),
+    "choices": View(
+        "Which selector leads, and by how much",
+        "At each budget the selector whose kept positions gained most (absolute gain, nats), and "
+        "how far it is above each other one: bands that hold together in 95 % of samples, since "
+        "what leads among many leads partly by chance. `random` does not compete.",
+        (
+            *_WHO,
+            Shown("budget", "budget", "share"),
+            Shown("leader", "best", "text"),
+            Shown("gain", "gain", "interval"),
+            Shown("other", "other", "text"),
+            Shown("above it by", "over", "interval"),
         ),
     ),
     "quadrants": View(

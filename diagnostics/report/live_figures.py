@@ -1,9 +1,8 @@
 """Figures of live interventions (matplotlib).
 
-Each function draws on a new figure and returns it, None where the arms have nothing to show in it;
-call them within `figure_style`. Bars are 95 % prompt-cluster intervals of gains averaged over
-seeds; the small dots are single seeds. Grey bands are the noise of scoring. Figure 4C-D are
-offline figures of another report.
+Each function draws on a new figure and returns it; call them within `figure_style`. Bars are 95 %
+prompt-cluster intervals of gains averaged over seeds; the small dots are single seeds. Grey bands
+are the noise of scoring.
 """
 
 from __future__ import annotations
@@ -58,12 +57,37 @@ class Drawn:
 
 
 Draw = Callable[[Drawn], "Figure | None"]
+Frames = Mapping[str, pd.DataFrame]
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "selectors": ("table02", "arms"),
+    "figure3b_live": ("table07", "table02", "arms"),
+    "budget_curve": ("table10", "table02", "arms"),
+    "figure4_live": ("table08",),
+}
 
 
-def selectors(drawn: Drawn) -> Figure | None:
+def frames_of(name: str, drawn: Drawn) -> dict[str, pd.DataFrame]:
+    """The plotted numbers of a figure as frames; none where there is nothing to draw."""
+    needed = NEEDS[name]
+    if needed[0] not in drawn.tables or (name == "selectors" and not drawn.budgets):
+        return {}
+    noise = pd.DataFrame({"number": list(drawn.noise), "noise": list(drawn.noise.values())})
+    budgets = pd.DataFrame({"budget": list(drawn.budgets)}, dtype=float)
+    return {key: drawn.tables[key] for key in needed} | {"noise": noise, "budgets": budgets}
+
+
+def draw_live(name: str, frames: Frames) -> Figure | None:
+    """A figure from its frames alone."""
+    noise = dict(
+        zip(frames["noise"]["number"], frames["noise"]["noise"].astype(float), strict=True)
+    )
+    tables = {key: frame for key, frame in frames.items() if key not in ("noise", "budgets")}
+    budgets = tuple(frames["budgets"]["budget"])
+    return FIGURES[name](Drawn(tables=tables, noise=noise, budgets=budgets))
+
+
+def selectors(drawn: Drawn) -> Figure:
     """Gain of every mask, one panel a budget, largest first; random and full as lines."""
-    if not drawn.budgets:
-        return None
     table = drawn.tables["table02"]
     panels = [_at(table, budget) for budget in drawn.budgets]
     tall = max(map(len, panels))
@@ -81,11 +105,9 @@ def selectors(drawn: Drawn) -> Figure | None:
     return figure
 
 
-def figure3b_live(drawn: Drawn) -> Figure | None:
+def figure3b_live(drawn: Drawn) -> Figure:
     """Gain over the bank (A) and contrast (B) of the Q3 masks, one colour a mask."""
-    table = drawn.tables.get("table07")
-    if table is None:
-        return None
+    table = drawn.tables["table07"]
     budgets = sorted(table["budget"].unique())
     arms, whole = drawn.tables["arms"], drawn.tables["table02"]
     figure, axes = canvas(2.9, (1, 1))
@@ -111,11 +133,9 @@ def figure3b_live(drawn: Drawn) -> Figure | None:
     return figure
 
 
-def budget_curve(drawn: Drawn) -> Figure | None:
+def budget_curve(drawn: Drawn) -> Figure:
     """Gain (A) and contrast (B) against the budget, one line a selector, log x."""
-    table = drawn.tables.get("table10")
-    if table is None:
-        return None
+    table = drawn.tables["table10"]
     arms, whole = drawn.tables["arms"], drawn.tables["table02"]
     names = curves(table)
     budgets = sorted(table[table["selector"].isin(names)]["budget"].unique())
@@ -143,9 +163,7 @@ def budget_curve(drawn: Drawn) -> Figure | None:
 
 def figure4(drawn: Drawn) -> Figure | None:
     """Offline gain (A) and gain per kept token (B) at exact budgets, after full training."""
-    table = drawn.tables.get("table08")
-    if table is None:
-        return None
+    table = drawn.tables["table08"]
     budgets = drawn.budgets or tuple(sorted(table["budget"].unique())[:3])
     rows = table[table["budget"].isin(budgets)]
     noise = rows.get("gain_noise", np.nan)
@@ -156,7 +174,7 @@ FIGURES: dict[str, Draw] = {
     "selectors": selectors,
     "figure3b_live": figure3b_live,
     "budget_curve": budget_curve,
-    "figure4": figure4,
+    "figure4_live": figure4,
 }
 
 

@@ -150,7 +150,7 @@ def _pipeline(axis: Axes, row: pd.Series) -> None:
 
 def _texts(row: pd.Series) -> dict[str, tuple[str, ...]]:
     """Head and lines of each box."""
-    budget, checkpoint = percent(row["budget"]), shown(str(row["checkpoint"]), 16)
+    budget = percent(row["budget"])
     return {
         "rollouts": (
             "Student rollouts",
