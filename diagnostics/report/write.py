@@ -103,6 +103,7 @@ def write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> s
     said = f"definitions: {definitions}"
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata=FIGURE_METADATA["svg"])
+    figure.set_layout_engine("none")  # laid out by now, and alike in every form
     with whole_file(folder / f"{name}.pdf") as partial:
         metadata = FIGURE_METADATA["pdf"] | {"Subject": said}
         figure.savefig(partial, format="pdf", facecolor="white", metadata=metadata)
