@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from run_on_disk import STORED_K, VOCABULARY, write_run
+from run_on_disk import HOSTILE, STORED_K, VOCABULARY, write_run
 
 from diagnostics.errors import InputError
 from diagnostics.report.viewer import page as viewer_page
@@ -59,30 +59,6 @@ from diagnostics.statistics.tables.tokens import token_table
 
 K = 4
 SETTINGS = ViewerSettings(top_k=K)
-HOSTILE = (
-    "<end>",
-    "<script>window.__hacked=1</script>",
-    "</script><script>window.__hacked=2</script>",
-    "<!--",
-    "<!--<script>",
-    "]]>",
-    "<img src=x onerror=window.__hacked=3>",
-    "&lt;b&gt;",
-    "\u202egnp.exe",
-    "\u2066\u200b\ufeff",
-    "\u2028\u2029",
-    "\x00\x07\x1b[31m",
-    "👩‍👩‍👧",
-    "مرحبا",
-    "x" * 100_000,
-    " ",
-    "\n\n",
-    "\t",
-    "",
-    "e\u0301",
-    "{{ 7 * 7 }}",
-    "'\"`",
-)
 
 
 class Page(HTMLParser):
