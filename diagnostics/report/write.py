@@ -18,6 +18,7 @@ from diagnostics.progress import bar
 from diagnostics.report.analysis import ReportSettings, Results, analyse, supports
 from diagnostics.report.captions import PAPER_COLUMNS, VIEWS
 from diagnostics.report.chapters import Sheet
+from diagnostics.report.estimates import write_estimates
 from diagnostics.report.figures import FIGURES, figure_style
 from diagnostics.report.formats import DEFAULT_FORMATS, Format, write_sheet
 from diagnostics.report.page import render_page
@@ -52,6 +53,7 @@ def write_report(
             for name, draw in FIGURES.items()
         }
     write_json(out / "results.json", record(results), indent=None)
+    write_estimates(out, results.estimates, settings.definitions)
     page = out / "report.html"
     write_text(page, render_page(results, svgs))
     return page
