@@ -1,4 +1,5 @@
 # make demo   sets up and runs the whole protocol on the embedded pair; the report is reports/demo/
+# make reports  rebuilds everything in reports/ from banks/ and stored results
 # make test   sets up and runs the default tests (under 3 minutes)
 # Both make their own environment in .venv from pyproject.toml and constraints.txt.
 
@@ -7,10 +8,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow system-packages lint clean
+.PHONY: demo reports test test-slow system-packages lint clean
 
 demo: $(READY)
 	$(BIN)/diagnostics demo
+
+reports: $(READY)
+	$(BIN)/python -m diagnostics.rebuild
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile

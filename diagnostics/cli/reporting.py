@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.cli.options import DefinitionSet, Draws, Formats, RayAddress, RayWorkers, Seed
+from diagnostics.cli.options import (
+    DefinitionSet,
+    Draws,
+    Formats,
+    RayAddress,
+    RayWorkers,
+    RunFolder,
+    Seed,
+    Support,
+)
 
 app = typer.Typer()
 
@@ -57,7 +66,12 @@ def plan(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs (or NAME=RUN), report folders as `intervene` writes, lists of evaluations."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
     definitions: DefinitionSet = "paper",
     top_k: Annotated[int, typer.Option(min=1, help="Main support size K.")] = 16,
@@ -74,8 +88,8 @@ def report(
     """Write tables, figures, the page and results.json."""
     from diagnostics.report.analysis import ReportSettings
     from diagnostics.report.formats import check_formats
-    from diagnostics.report.write import write_report
-    from diagnostics.scoring.run import open_run
+    from diagnostics.report.sources import parts_of
+    from diagnostics.report.write import write_chapters
     from diagnostics.statistics.inference.bootstrap import check_kind
     from diagnostics.statistics.tables.definitions import check_definitions
 
@@ -87,9 +101,33 @@ def report(
         interval=check_kind(interval),
         redo_cuts=redo_cuts,
     )
-    opened = [open_run(run) for run in runs]
-    page = write_report(opened, out, settings, check_formats(formats))
+    chosen = check_formats(formats)
+    parts = parts_of(sources, settings)
+    page = write_chapters(parts.chapters, out, viewers=parts.viewers, formats=chosen)
     typer.echo(f"Report: {page}")
+
+
+@app.command()
+def view(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The page, an HTML file.")],
+    top_k: Support = 16,
+    contexts: Annotated[
+        int | None, typer.Option(min=1, help="At most so many in a file; default: what fits.")
+    ] = None,
+    split: Annotated[
+        bool, typer.Option(help="All contexts, in files FILE-01.html, … that link to each other.")
+    ] = False,
+    seed: Seed = 0,
+) -> None:
+    """Write the token viewer: rollouts as text, coloured by what happened at each token."""
+    from diagnostics.report.viewer.page import ViewerSettings, write_viewer, write_viewers
+    from diagnostics.scoring.run import open_run
+
+    settings = ViewerSettings(top_k=top_k, contexts=contexts, seed=seed)
+    paths = (write_viewers if split else write_viewer)(open_run(run), out, settings)
+    for path in paths:
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 @app.command()
@@ -102,20 +140,24 @@ def downstream(
     formats: Formats = None,
 ) -> None:
     """Write tables 3, 4, 11, 12 and 13 of evaluation results, the paper's beside."""
-    from diagnostics.report.downstream import run_downstream
+    from diagnostics.files import write_text
+    from diagnostics.report.downstream import read_downstream
     from diagnostics.report.formats import check_formats
+    from diagnostics.report.write import write_chapters
     from diagnostics.statistics.selection.selectors import check_budget
 
     check_budget(budget)
     chosen = check_formats(formats)
-    written = run_downstream(results, out, budget=budget, formats=chosen)
-    typer.echo(f"{out}: {', '.join(written)}")
+    records, chapter = read_downstream(results, budget=budget)
+    write_text(out / "records.csv", records.to_csv(index=False))
+    page = write_chapters([chapter], out, formats=chosen)
+    typer.echo(f"Report: {page}: {', '.join(sheet.name for sheet in chapter.sheets)}")
 
 
 @app.command()
 def tables(
     tokens: Annotated[list[Path], typer.Argument(help="Token tables, or folders of them.")],
-    out: Annotated[Path, typer.Option(help="Folder of the files.")],
+    out: Annotated[Path, typer.Option(help="Folder of the CSV files.")],
     draws: Draws = 2000,
     seed: Seed = 0,
     memory: Annotated[int, typer.Option(min=0, help="MB of columns held in memory.")] = 629,
@@ -124,10 +166,8 @@ def tables(
     ] = None,
     ray_workers: RayWorkers = None,
     ray_address: RayAddress = None,
-    formats: Formats = None,
 ) -> None:
     """Write tables 1, 5, 6, 8 and 9 of token tables of any size, in little memory."""
-    from diagnostics.report.formats import check_formats
     from diagnostics.report.streamed import token_paths, write_stream_tables
     from diagnostics.statistics.inference.bootstrap import Bootstrap
     from diagnostics.statistics.streaming.team import StreamSettings
@@ -140,7 +180,6 @@ def tables(
 
         team = partial(RayTeam, workers=ray_workers, address=ray_address)
     bootstrap = Bootstrap(draws=draws, seed=seed)
-    chosen = check_formats(formats)
-    found = write_stream_tables(files, out, settings, bootstrap, team=team, formats=chosen)
+    found = write_stream_tables(files, out, settings, bootstrap, team=team)
     positions = int(found["table05"]["n_positions"].sum())
     typer.echo(f"{out}: {', '.join(found)} of {positions} positions")

@@ -24,8 +24,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diagnostics.files import write_json
-from diagnostics.report.chapters import Sheet
-from diagnostics.report.figures import (
+from diagnostics.report.chapters import Sheet, json_rows, plain
+from diagnostics.report.figures.style import (
     INCOMPATIBLE,
     LEARNABLE,
     NEUTRAL,
@@ -36,7 +36,7 @@ from diagnostics.report.figures import (
 )
 from diagnostics.report.formats import write_sheet
 from diagnostics.report.views import Shown, View
-from diagnostics.report.write import json_rows, plain, write_figure
+from diagnostics.report.write import write_figure
 from diagnostics.statistics.tables.definitions import PAPER
 
 FILES = {

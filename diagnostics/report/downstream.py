@@ -1,13 +1,12 @@
-"""The downstream tables for people: files with their twins, the paper's own beside.
+"""The chapter of downstream results: accuracies beside the paper's own.
 
-Numbers come from `downstream.tables`; here they are only shown. Files are those of every report's
-tables (`formats`), in two decimals where people read them.
+Numbers come from `downstream.tables`; here they are only shown, in two decimals, the paper's table
+beside. The paper's are of other models: compare order, not sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -16,12 +15,9 @@ from diagnostics.downstream.records import BASE, FULL, arm_words
 from diagnostics.downstream.results import read_results
 from diagnostics.downstream.tables import downstream_tables
 from diagnostics.errors import InputError
-from diagnostics.files import write_json, write_text
 from diagnostics.paper.tables import paper_table
-from diagnostics.report.chapters import Sheet
-from diagnostics.report.formats import DEFAULT_FORMATS, Format, write_sheet
-from diagnostics.report.views import Shown, View
-from diagnostics.report.write import json_rows
+from diagnostics.report.chapters import Chapter, Sheet
+from diagnostics.report.views import Shown, View, percent
 
 SCORES = (
     "Scores in per cent: mean ± standard deviation over evaluation seeds of one checkpoint (ddof "
@@ -46,49 +42,49 @@ TWO_RUNS = (  # of the paper's tables that print deviations
 )
 
 
-def run_downstream(
-    results: Path,
-    out: Path,
-    *,
-    budget: float = 0.1,
-    formats: Sequence[Format] = DEFAULT_FORMATS,
-) -> dict[str, pd.DataFrame]:
-    """Reads a list of results and writes its tables to `out`; gives them back by name.
+def read_downstream(results: Path, *, budget: float = 0.1) -> tuple[pd.DataFrame, Chapter]:
+    """The records of a list of results, and their chapter; `budget` is that of Tables 3 and 12.
 
-    `budget` is that of Tables 3 and 12, `formats` of all. Raises InputError for anything in
-    the list or its folders that is missing, unreadable, ambiguous or NaN.
+    Raises InputError for anything in the list or its folders that is missing, unreadable,
+    ambiguous or NaN.
     """
-    return write_downstream(read_results(results), out, budget=budget, formats=formats)
+    records = read_results(results)
+    return records, downstream_chapter(records, budget=budget)
 
 
-def write_downstream(
-    records: pd.DataFrame,
-    out: Path,
-    *,
-    budget: float = 0.1,
-    formats: Sequence[Format] = DEFAULT_FORMATS,
-) -> dict[str, pd.DataFrame]:
-    """Writes `tables/tableNN` in every format, and `downstream.json`, of checked records.
-
-    Raises InputError for a budget that no arm has, where arms have budgets.
-    """
+def downstream_chapter(records: pd.DataFrame, *, budget: float = 0.1) -> Chapter:
+    """What checked records say. Raises InputError for a budget that no arm has, where arms have
+    budgets."""
     _check_budget(records, budget)
-    tables = downstream_tables(records, budget=budget)
-    for name, table in tables.items():
-        _write_table(out / "tables" / name, sheet_of(name, table), formats)
-    write_text(out / "records.csv", records.to_csv(index=False))
     metrics = records.drop_duplicates("benchmark").set_index("benchmark")["metric"]
-    write_json(
-        out / "downstream.json",
-        {
-            "budget": budget,
-            "ddof": 1,
-            "metrics": metrics.to_dict(),
-            "tables": {name: json_rows(table) for name, table in tables.items()},
-            "paper": {name: json_rows(paper_table(name)) for name in tables},
-        },
+    return Chapter(
+        key="downstream",
+        heading="What did training do to answers?",
+        opening=(
+            f"{len(records):,} results over {records['benchmark'].nunique()} benchmarks; Tables 3 "
+            f"and 12 at {percent(budget)} of positions."
+        ),
+        explained=SCORES,
+        settings={"downstream_budget": budget, "ddof": 1},
+        sheets=tuple(downstream_sheets(downstream_tables(records, budget=budget))),
+        making={"metrics": metrics.to_dict()},
     )
-    return tables
+
+
+def downstream_sheets(tables: Mapping[str, pd.DataFrame]) -> Iterator[Sheet]:
+    """Tables 3, 4, 11, 12 and 13 as sheets, the paper's beside."""
+    for name, table in tables.items():
+        title, caption = VIEWS[name]
+        paper = paper_table(name)
+        yield Sheet(
+            name=name,
+            frame=table,
+            view=View(title, caption, _columns(name, table)),
+            note=_missing(table),
+            paper=paper,
+            paper_columns=_columns(name, paper),
+            paper_note=TWO_RUNS if any(str(c).endswith("_sd") for c in paper) else "",
+        )
 
 
 def _check_budget(records: pd.DataFrame, budget: float) -> None:
@@ -103,50 +99,8 @@ def _check_budget(records: pd.DataFrame, budget: float) -> None:
         )
 
 
-def _write_table(place: Path, sheet: Sheet, formats: Sequence[Format]) -> None:
-    """Writes a table; people are shown Table 11 with one column a selector, as printed."""
-    for_people = _by_selector(sheet) if sheet.name == "table11" else sheet
-    for one in formats:
-        write_sheet(place, for_people if one in ("md", "tex") else sheet, "", (one,))
-
-
-def sheet_of(name: str, table: pd.DataFrame) -> Sheet:
-    """A table with the paper's own beside."""
-    title, caption = VIEWS[name]
-    paper = paper_table(name)
-    return Sheet(
-        name=name,
-        frame=table,
-        view=View(title, caption, _columns(table)),
-        note=_missing(table),
-        paper=paper,
-        paper_columns=_columns(paper),
-        paper_note=TWO_RUNS if any(str(c).endswith("_sd") for c in paper) else "",
-    )
-
-
-def _by_selector(sheet: Sheet) -> Sheet:
-    assert sheet.paper is not None
-    ours, theirs = by_selector(sheet.frame), by_selector(sheet.paper)
-    view = replace(sheet.view, columns=_columns(ours))
-    return replace(sheet, frame=ours, view=view, paper=theirs, paper_columns=_columns(theirs))
-
-
-def with_views(tables: Mapping[str, pd.DataFrame]) -> dict[str, tuple[pd.DataFrame, View]]:
-    """Tables with how they are shown in another report."""
-    return {name: (table, View(*VIEWS[name], _columns(table))) for name, table in tables.items()}
-
-
-def by_selector(table: pd.DataFrame) -> pd.DataFrame:
-    """Averages with one row a setting and budget, and one column a selector, in their order."""
-    selectors = list(dict.fromkeys(table["selector"]))
-    wide = table.pivot(index=["setting", "budget"], columns="selector", values="average")
-    order = pd.MultiIndex.from_frame(table[["setting", "budget"]].drop_duplicates())
-    return wide.loc[order, selectors].reset_index()
-
-
-def _columns(table: pd.DataFrame) -> tuple[Shown, ...]:
-    """Arm, average, then mean ± sd a benchmark; all else of Table 11 is a selector's average."""
+def _columns(name: str, table: pd.DataFrame) -> tuple[Shown, ...]:
+    """Arm, average, then mean ± sd a benchmark; Table 11 has averages alone."""
     arm = [
         Shown("setting", "setting", "text"),
         Shown("budget", "budget", "share"),
@@ -155,8 +109,8 @@ def _columns(table: pd.DataFrame) -> tuple[Shown, ...]:
     ]
     kept = [c for c in arm if c.column in table]
     benchmarks = [str(c)[: -len("_mean")] for c in table if str(c).endswith("_mean")]
-    if "selector" not in table:
-        kept += [Shown(str(c), str(c), "points") for c in table if c not in ("setting", "budget")]
+    if name == "table11":
+        benchmarks = []
     return (*kept, *(Shown(name, name, "spread") for name in benchmarks))
 
 

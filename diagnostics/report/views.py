@@ -17,12 +17,14 @@ from diagnostics.report.noise import marked
 
 Kind = Literal["text", "count", "number", "interval", "share", "points", "spread"]
 
+VERDICTS = {"yes": "Yes", "no": "No", "unclear": "Not clear"}
 DAGGER = "†"
 NOT_MEASURED = "not measured (the run has no noise floor)"
 
 LABELS: dict[Any, str] = {
     True: "yes",
     False: "no",
+    "unclear": "not clear",
     "gain": "gain",
     "gain_rel": "relative gain",
     "beta": "β_L − β_I, bank",
@@ -80,10 +82,8 @@ def cell(row: dict[Any, Any], shown: Shown) -> str:
         return points(value)
     if shown.kind == "interval":
         low, high = (row[f"{shown.column}_{end}{shown.suffix}"] for end in ("low", "high"))
-        if low != low:
-            return f"{number(value)} (no interval)"
-        mark = f" {DAGGER}" if marked(row, shown.column, shown.suffix) else ""
-        return f"{number(value)} [{number(low)}, {number(high)}]{mark}"
+        known = low == low and marked(row, shown.column, shown.suffix)
+        return ended(value, low, high) + (f" {DAGGER}" if known else "")
     return number(value)
 
 
@@ -115,6 +115,13 @@ def _noise_words(rows: pd.DataFrame, gains: list[Shown]) -> str:
 def plus_minus(noise: float) -> str:
     """A size of noise as ±; said where it was not measured."""
     return f"±{number(noise)}" if noise == noise else "not measured (too few positions)"
+
+
+def ended(estimate: float, low: float, high: float, reason: str = "") -> str:
+    """An estimate with its interval in brackets; why it has none, where it has none."""
+    if low == low:
+        return f"{number(estimate)} [{number(low)}, {number(high)}]"
+    return f"{number(estimate)} (no interval{f': {reason}' if reason else ''})"
 
 
 def percent(value: float) -> str:
