@@ -79,6 +79,7 @@ def contexts_chapter(results: Results, plates: tuple[Plate, ...]) -> Chapter:
         ),
         notes={run["name"]: tuple(notes(run)) for run in results.runs},
         runs=tuple(results.runs),
+        estimates=results.estimates,
     )
 
 
