@@ -103,6 +103,7 @@ def test_every_figure_names_its_definition_set(folder: Path, name: str) -> None:
     assert b"definitions: paper" in (folder / "figures" / f"{name}.pdf").read_bytes()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_same_report_written_twice_has_the_same_numbers(
     small_run: Run, folder: Path, tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_page_loads_nothing_and_runs_its_own_script_alone(folder: Path) -> None:
     assert len(require_alone(folder / "report.html").scripts) == 2  # page, token viewer
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_in_the_page_are_never_markup(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", name="<img src=x>&", prompts=6)
     write_report([run], tmp_path / "report", SETTINGS)
@@ -199,6 +201,7 @@ def test_two_runs_stand_side_by_side(small_run: Run, tmp_path: Path) -> None:
     assert set(table["use"]) == {"boundary only"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_of_the_set_released_says_so_and_has_its_d(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", prompts=6)
     settings = ReportSettings(top_k=4, draws=100, definitions="released")

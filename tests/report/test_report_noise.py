@@ -263,10 +263,10 @@ def test_a_run_without_a_floor_says_so_wherever_a_gain_is_shown(bare: Results) -
     assert bands(drawn("figure3", bare)) == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_table_with_gains_has_its_noise_in_every_twin(
-    write: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Callable[..., Run], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(writing, "write_figure", lambda *_: "<svg></svg>")
     writing.write_report([write()], tmp_path, SETTINGS)
     html = (tmp_path / "report.html").read_text()
     for name in (path.stem for path in (tmp_path / "tables").glob("*.csv")):
