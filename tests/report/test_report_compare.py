@@ -210,12 +210,12 @@ def test_the_forest_shows_the_differences(found: Comparison) -> None:
 
 
 def test_command_writes_a_report_and_says_it_in_words(
-    reports: list[Path], runs: tuple[Run, Run], tmp_path: Path
+    report: Path, runs: tuple[Run, Run], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     command = [
         "compare",
-        str(reports[0]),
+        str(report),
         str(runs[1].folder),
         "--out",
         str(out),
