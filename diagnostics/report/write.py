@@ -28,6 +28,7 @@ from diagnostics.report.page import NONE, render_page
 from diagnostics.report.viewer.page import ViewerSettings, viewer_section
 from diagnostics.scoring.run import Run
 
+COLORS = 128  # of a PNG
 FIGURE_METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None},
@@ -115,6 +116,7 @@ def write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> s
     said = f"definitions: {definitions}"
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata=FIGURE_METADATA["svg"])
+    figure.set_layout_engine("none")  # laid out by now, and alike in every form
     with whole_file(folder / f"{name}.pdf") as partial:
         metadata = FIGURE_METADATA["pdf"] | {"Subject": said}
         figure.savefig(partial, format="pdf", facecolor="white", metadata=metadata)
@@ -124,12 +126,12 @@ def write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> s
 
 
 def _write_png(figure: Figure, place: Path, description: str) -> None:
-    """A PNG of at most 256 colours, a quarter of the size of a full one."""
+    """A PNG of few colours, a quarter of the size of a full one."""
     pixels = io.BytesIO()
     figure.savefig(pixels, format="png", facecolor="white")
     info = PngInfo()
     info.add_text("Description", description)
     with Image.open(pixels) as image:
         white = Image.new("RGBA", image.size, "white")
-        few = Image.alpha_composite(white, image).convert("RGB").quantize(256)
+        few = Image.alpha_composite(white, image).convert("RGB").quantize(COLORS)
         few.save(place, format="png", optimize=True, pnginfo=info, dpi=image.info["dpi"])

@@ -120,9 +120,7 @@ def _probability(value: float) -> str:
 
 def _about(axis: Axes, row: pd.Series) -> None:
     """What precedes, and the position's numbers, under the title."""
-    before = str(row["before"])
-    start = "…" if len(before) > CONTEXT_LENGTH else ""
-    text = f"{start}{shown(before[-CONTEXT_LENGTH:], CONTEXT_LENGTH)} ▸"
+    text = f"{shown(str(row['before']), CONTEXT_LENGTH, tail=True)} ▸"
     numbers = f"$D$ = {number(row['disagreement'])}, $C$ = {number(row['compatibility'])}, "
     numbers += f"$G$ = {number(row['gain'])} nats"
     place: dict[str, Any] = {
@@ -156,8 +154,8 @@ def _texts(row: pd.Series) -> dict[str, tuple[str, ...]]:
     return {
         "rollouts": (
             "Student rollouts",
-            f"{row['n_contexts']:,}, of {row['n_prompts']:,} prompts",
-            r"sampled from $\theta_0$",
+            f"{row['n_contexts']:,} contexts",
+            f"from {row['n_prompts']:,} prompts",
         ),
         "bank": ("Frozen bank", f"{row['n_positions']:,} positions", "contexts $c_t$ fixed"),
         "scores": (
@@ -175,7 +173,7 @@ def _texts(row: pd.Series) -> dict[str, tuple[str, ...]]:
         "rescore": (
             "Rescore",
             r"$p_\tau$ at each $c_t$",
-            f"checkpoint {shown(str(row['checkpoint']), 16)}",
+            f"checkpoint {row['checkpoint']}",
         ),
         "gain": (
             "Gain $G$ (nats)",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 
 from diagnostics.report.analysis import Results
@@ -134,7 +134,7 @@ def _plane(figure: Figure, axis: Axes, frame: pd.DataFrame, letter: str) -> None
     name = str(frame["signal"].iloc[0])
     symbol, color, _, _ = SIGNALS[name]
     x, y, mean = _grid(frame)
-    ramp = LinearSegmentedColormap.from_list("ramp", ["#EDEDED", color])
+    ramp = LinearSegmentedColormap.from_list("ramp", [to_rgba(NEUTRAL, 0.18), to_rgba(color)])
     mesh = axis.pcolormesh(x, y, mean.T, cmap=ramp, vmin=0, vmax=1, rasterized=True)
     axis.set(xscale="log", yscale="log", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     right, bottom = floats(frame, "q3_entropy")[0], floats(frame, "q3_kl")[0]
@@ -143,7 +143,9 @@ def _plane(figure: Figure, axis: Axes, frame: pd.DataFrame, letter: str) -> None
     axis.annotate("Q3", (x[0], bottom), xytext=(4, 4), textcoords="offset points", **SIGN)
     axis.set(xlabel="student entropy $H$ (nats)", ylabel=r"$\mathrm{KL}_0$ (nats)")
     title(axis, letter, f"{name.capitalize()}")
-    figure.colorbar(mesh, ax=axis, label=f"mean {symbol}", shrink=0.9, aspect=25)
+    bar = figure.colorbar(mesh, ax=axis, label=f"mean {symbol}", shrink=0.9, aspect=25)
+    if bar.solids is not None:
+        bar.solids.set_rasterized(True)
 
 
 def _grid(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

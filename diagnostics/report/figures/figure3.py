@@ -14,18 +14,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diagnostics.report.analysis import Results
+from diagnostics.report.figures.forest import ROW, forest, forest_rows
 from diagnostics.report.figures.plate import Frames, Plate
 from diagnostics.report.figures.settings import (
     common,
     ours,
     papers,
     papers_in,
+    present,
     settings_in,
     stacked,
 )
 from diagnostics.report.figures.style import (
     INCOMPATIBLE,
-    INK,
     LEARNABLE,
     LIGHT,
     NEUTRAL,
@@ -38,7 +39,6 @@ from diagnostics.report.figures.style import (
     look_of,
     marker_of,
     mosaic,
-    no_ticks,
     noise_band,
     noise_of,
     title,
@@ -54,7 +54,6 @@ KINDS = {
     "q3+low-dl": ("low $D^L$", LIGHT),
     "q3+high-di": ("high $D^I$", INCOMPATIBLE),
 }
-ROW = 0.165  # inches of a row of panel C
 
 
 def data(results: Results) -> dict[str, pd.DataFrame]:
@@ -65,7 +64,7 @@ def data(results: Results) -> dict[str, pd.DataFrame]:
         "figure3b": ours(results, "q3_kinds", ["mask", "top_k", *ends("gain")], "gain_noise"),
         "figure3c": stacked(ours(results, "table01", gaps, "gap_noise"), papers("table01", gaps)),
     }
-    return {name: frame for name, frame in found.items() if len(frame)}
+    return present(found)
 
 
 def draw(frames: Frames) -> Figure | None:
@@ -76,7 +75,7 @@ def draw(frames: Frames) -> Figure | None:
         return None
     left = [letter for name, (letter, _) in there.items() if name != "figure3c"]
     rows = [[letter, "C"] if "figure3c" in there else [letter] for letter in left] or [["C"]]
-    tall = ROW * len(frames["figure3c"]) if "figure3c" in there else 0
+    tall = ROW * forest_rows(frames["figure3c"]) if "figure3c" in there else 0
     figure, axes = mosaic(max(2.1 * len(rows), 0.8 + tall), rows)
     for name, (letter, panel) in there.items():
         panel(axes[letter], frames[name])
@@ -112,7 +111,7 @@ def _coefficients(axis: Axes, frame: pd.DataFrame) -> None:
             estimates(axis, x, rows, name, **look)
     zero_line(axis)
     noise_band(axis, noise_of(frame))
-    axis.set_xticks(range(len(ks)), [f"$K$ = {k}" for k in ks])
+    axis.set_xticks(range(len(ks)), [f"$K$ = {k:g}" for k in ks])
     axis.set(ylabel="gain per SD (nats)", xlim=(-0.5, len(ks) - 0.5))
     title(axis, "A", "Coefficients of $D^L$ and $D^I$")
 
@@ -132,22 +131,7 @@ def _kinds(axis: Axes, frame: pd.DataFrame) -> None:
 
 
 def _gaps(axis: Axes, frame: pd.DataFrame) -> None:
-    """One row a setting and K, the first on top, the paper's at the bottom."""
-    settings, beside = settings_in(frame), papers_in(frame)
-    labels: list[str] = []
-    for index, (name, rows) in enumerate([*settings, *beside]):
-        paper = index >= len(settings)
-        look: dict[str, Any] = {"color": NEUTRAL if paper else INK}
-        look |= {"marker": PAPER_MARKER if paper else marker_of(index)}
-        y = -np.arange(len(labels), len(labels) + len(rows))
-        estimates(axis, y, rows, "gap", across=True, **look)
-        ks = [str(k) for k in rows["top_k"]]
-        labels += [f"{name}, $K$ = {ks[0]}", *ks[1:]]
-    zero_line(axis, vertical=True)
-    noise_band(axis, noise_of(frame), vertical=True)
-    axis.set_yticks(-np.arange(len(labels)), labels)
-    no_ticks(axis)
-    axis.set(xlabel="high − low gain in Q3 (nats)", ylim=(-len(labels) + 0.4, 0.6))
+    forest(axis, frame, {"gap": False})
     title(axis, "C", "Support gap")
 
 

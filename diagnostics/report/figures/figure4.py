@@ -24,9 +24,11 @@ from diagnostics.report.figures.settings import (
     SETTING,
     common,
     first,
+    first_name,
     ours,
     papers,
     papers_in,
+    present,
     settings_in,
     stacked,
 )
@@ -77,7 +79,7 @@ SELECTOR_ROW, BAR_ROW = 0.055, 0.065  # inches of one estimate of a selector, of
 def data(results: Results) -> dict[str, pd.DataFrame]:
     """Tables 8 and 6 with the paper's, and the buckets."""
     found = _kept(results) | {"figure4c": _audit(results), "figure4d": _trends(results)}
-    return {name: frame for name, frame in found.items() if len(frame)}
+    return present(found)
 
 
 def draw(frames: Frames) -> Figure | None:
@@ -91,7 +93,8 @@ def draw(frames: Frames) -> Figure | None:
     figure, axes = mosaic(sum(heights) + 0.6, rows, heights=heights)
     looks: dict[str, dict[str, Any]] = {}
     if top:
-        looks |= _budgets([axes[name] for name in top], [frames[name] for name in top])
+        of = first_name(frames["figure4c"]) if "figure4c" in frames else ""
+        looks |= _budgets([axes[name] for name in top], [frames[name] for name in top], of)
     if "figure4c" in frames:
         looks |= _proxies(axes["figure4c"], frames["figure4c"])
     if "figure4d" in frames:
@@ -156,7 +159,9 @@ def _height(frames: Frames, row: Sequence[str]) -> float:
     return max(2.2, 0.5 + BAR_ROW * bars)
 
 
-def _budgets(axes: Sequence[Axes], frames: Sequence[pd.DataFrame]) -> dict[str, dict[str, Any]]:
+def _budgets(
+    axes: Sequence[Axes], frames: Sequence[pd.DataFrame], of: str
+) -> dict[str, dict[str, Any]]:
     """One row a selector, the largest gain on top; the looks of the budgets."""
     rows = frames[0][frames[0]["source"] == RUN]
     names = list(dict.fromkeys(rows.sort_values("gain", ascending=False)["selector"]))[::-1]
@@ -179,11 +184,11 @@ def _budgets(axes: Sequence[Axes], frames: Sequence[pd.DataFrame]) -> dict[str, 
         axis.set_yticks(range(len(names)), names)
         axis.set_ylim(-0.6, len(names) - 0.4)
         no_ticks(axis)
-    axes[0].set(xlabel="gain of kept positions (nats)")
+    axes[0].set(xlabel=f"gain of kept positions (nats){of}")
     title(axes[0], "A", "Matched counts")
     if len(axes) > 1:
         axes[1].tick_params(labelleft=False)
-        axes[1].set(xlabel="gain / share kept (nats)")
+        axes[1].set(xlabel=f"gain / share kept (nats){of}")
         title(axes[1], "B", "Per kept token")
     return {f"{percent(b)} kept": look_of(**look) for b, look in looks.items()}
 
@@ -218,7 +223,7 @@ def _proxies(axis: Axes, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     axis.set_ylim(-len(names) + 0.5, 0.5)
     no_ticks(axis)
     fills = zip(("filled", "hollow"), ks, strict=False)
-    said = ", ".join(f"{fill}: $K$ = {k}" for fill, k in fills)
+    said = ", ".join(f"{fill}: $K$ = {k:g}" for fill, k in fills)
     axis.set(xlabel=f"high − low gain in Q3 (nats)\n{said}")
     title(axis, "C", "Proxies of support")
     several = enumerate(settings) if len(settings) > 1 else ()

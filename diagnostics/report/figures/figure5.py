@@ -12,15 +12,16 @@ from matplotlib.ticker import MaxNLocator
 
 from diagnostics.report.analysis import Results
 from diagnostics.report.figures.figure4 import PROXIES
+from diagnostics.report.figures.forest import ROW, forest, forest_rows
 from diagnostics.report.figures.plate import Frames, Plate
 from diagnostics.report.figures.reach import reach, row_spread
 from diagnostics.report.figures.settings import (
     common,
     first,
+    first_name,
     ours,
     papers,
-    papers_in,
-    settings_in,
+    present,
     stacked,
 )
 from diagnostics.report.figures.style import (
@@ -36,7 +37,6 @@ from diagnostics.report.figures.style import (
     header,
     key,
     look_of,
-    marker_of,
     mosaic,
     no_ticks,
     noise_band,
@@ -54,7 +54,6 @@ BINNED = {
     "compatibility_norm": Line(label=r"$\tilde C$", color=SUPPORT, style="--", marker="s"),
 }
 GAPS = {"gap": ("gap", False), "matched_gap": ("matched gap", True)}  # label, whether hollow
-ROW = 0.165  # inches of a row
 BESIDE: dict[str, Any] = {  # at the right of a panel, at a row
     "xycoords": ("axes fraction", "data"),
     "xytext": (3, 0),
@@ -66,7 +65,7 @@ BESIDE: dict[str, Any] = {  # at the right of a panel, at a row
 def data(results: Results) -> dict[str, pd.DataFrame]:
     """Table 6 of the first setting, Table 1 at the main K with the paper's, and the bins."""
     found = {"figure5a": _audit(results), "figure5b": _gaps(results), "figure5c": _bins(results)}
-    return {name: frame for name, frame in found.items() if len(frame)}
+    return present(found)
 
 
 def draw(frames: Frames) -> Figure | None:
@@ -76,13 +75,17 @@ def draw(frames: Frames) -> Figure | None:
     rows += [["figure5c"] * max(1, len(top))] if "figure5c" in frames else []
     if not rows:
         return None
-    tall = max((len(frames[name]) for name in top), default=0)
+    counts = [len(frames["figure5a"])] if "figure5a" in frames else [0]
+    counts += [forest_rows(frames["figure5b"])] if "figure5b" in frames else []
+    tall = max(counts)
     heights = ([0.6 + ROW * tall] if top else []) + ([2.2] if "figure5c" in frames else [])
     figure, axes = mosaic(sum(heights) + 0.5, rows, heights=heights)
     if "figure5a" in frames:
-        _draw_audit(axes["figure5a"], frames["figure5a"])
+        of = first_name(frames["figure5b"]) if "figure5b" in frames else ""
+        _draw_audit(axes["figure5a"], frames["figure5a"], of)
     if "figure5b" in frames:
-        _draw_gaps(axes["figure5b"], frames["figure5b"])
+        forest(axes["figure5b"], frames["figure5b"], {n: hollow for n, (_, hollow) in GAPS.items()})
+        title(axes["figure5b"], "B", "Gap and matched gap")
         looks = {label: look_of(INK, hollow=hollow) for label, hollow in GAPS.values()}
         key(figure, looks | {"paper": look_of(NEUTRAL, PAPER_MARKER)})
     if "figure5c" in frames:
@@ -118,7 +121,7 @@ def _bin_spreads(frame: pd.DataFrame, bootstrap: Bootstrap) -> list[Interval]:
     return [row_spread(row, "residual") for one in made for row in one.table.to_dict("records")]
 
 
-def _draw_audit(axis: Axes, frame: pd.DataFrame) -> None:
+def _draw_audit(axis: Axes, frame: pd.DataFrame, of: str) -> None:
     """One row a proxy and K; the share of Q3 positions that lie on a cut at the right."""
     order = {name: place for place, name in enumerate(PROXIES)}
     rows = frame.sort_values(["proxy", "top_k"], key=lambda c: c.map(order).fillna(c))
@@ -126,40 +129,19 @@ def _draw_audit(axis: Axes, frame: pd.DataFrame) -> None:
     estimates(axis, y, rows, "gap", color=INK, across=True)
     lead = rows["proxy"] != rows["proxy"].shift()
     labels = [
-        f"{PROXIES[name]}, $K$ = {k}" if new else str(k)
+        f"{PROXIES[name]}, $K$ = {k:g}" if new else f"{k:g}"
         for name, k, new in zip(rows["proxy"], rows["top_k"], lead, strict=True)
     ]
     for place, share in zip(y, floats(rows, "tied_share"), strict=True):
         axis.annotate(f"{100 * share:.0f} %", (1, place), va="center", **BESIDE)
     axis.annotate("tied", (1, 0.8), **BESIDE)
-    _finish(axis, frame, y, labels)
-    title(axis, "A", "Support proxies")
-
-
-def _draw_gaps(axis: Axes, frame: pd.DataFrame) -> None:
-    """One row a setting, the paper's at the bottom, of each K."""
-    labels: list[str] = []
-    settings, beside = settings_in(frame), papers_in(frame)
-    for index, (name, rows) in enumerate([*settings, *beside]):
-        paper = index >= len(settings)
-        y = -np.arange(len(labels), len(labels) + len(rows))
-        look: dict[str, Any] = {"color": NEUTRAL if paper else INK}
-        look["marker"] = PAPER_MARKER if paper else marker_of(index)
-        for shift, (number, (_, hollow)) in zip((0.14, -0.14), GAPS.items(), strict=True):
-            estimates(axis, y + shift, rows, number, across=True, hollow=hollow, **look)
-        ks = [str(k) for k in rows["top_k"]]
-        labels += [f"{name}, $K$ = {ks[0]}", *ks[1:]]
-    _finish(axis, frame, -np.arange(len(labels)), labels)
-    title(axis, "B", "Gap and matched gap")
-
-
-def _finish(axis: Axes, frame: pd.DataFrame, y: np.ndarray, labels: list[str]) -> None:
     zero_line(axis, vertical=True)
     noise_band(axis, noise_of(frame), vertical=True)
     axis.set_yticks(y, labels)
-    axis.xaxis.set_major_locator(MaxNLocator(4))
-    axis.set(xlabel="high − low gain in Q3 (nats)", ylim=(-len(labels) + 0.4, 0.6))
     no_ticks(axis)
+    axis.set(ylim=(-len(labels) + 0.4, 0.6), xlabel=f"high − low gain in Q3 (nats){of}")
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    title(axis, "A", "Support proxies")
 
 
 FIGURE5 = Plate(

@@ -6,7 +6,7 @@ checkpoint of each run. The paper's rows stand beside as settings of the source 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -24,10 +24,10 @@ PAPER_TEACHER = r"Qwen3-(\w+)"
 
 def ours(results: Results, table: str, columns: Sequence[str], noise: str = "") -> pd.DataFrame:
     """Rows of a table for the settings that figures show: who, its `columns`, and its noise, the
-    column `noise` of the table; empty where the report lacks the table."""
+    column `noise` of the table; no rows where the report lacks the table."""
     frame = results.tables.get(table)
     if frame is None:
-        return pd.DataFrame()
+        return pd.DataFrame(columns=[*SETTING, *columns, "noise"])
     rows = frame[_is_shown(frame)]
     return _arranged(rows.assign(source=RUN, teacher=_teachers(results, rows)), columns, noise)
 
@@ -44,9 +44,21 @@ def papers(table: str, columns: Sequence[str]) -> pd.DataFrame:
     return _arranged(frame, columns, "")
 
 
+def present(frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The panels that a run has rows for."""
+    return {name: frame for name, frame in frames.items() if (frame["source"] == RUN).any()}
+
+
 def first(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the first setting."""
     return frame[frame["source"].eq(RUN) & _same(frame, frame.iloc[0])] if len(frame) else frame
+
+
+def first_name(frame: pd.DataFrame) -> str:
+    """A line with the first setting's name, for a panel of it alone beside this panel of several;
+    empty beside a panel of one."""
+    names = [name for name, _ in settings_in(frame)]
+    return f"\n{names[0]}" if len(names) > 1 else ""
 
 
 def stacked(*frames: pd.DataFrame) -> pd.DataFrame:

@@ -33,7 +33,7 @@ LEARNABLE, INCOMPATIBLE, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
 SUPPORT, LIGHT = "#009E73", "#56B4E9"
 TEACHER, STUDENT = "#009E73", "#E69F00"
 CHECKPOINT_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-MARKERS, PAPER_MARKER = ("o", "s", "^", "D", "v", "P"), "d"  # settings of runs, of the paper
+MARKERS, PAPER_MARKER = ("o", "s", "^", "D", "v", "X"), "d"  # settings of runs, of the paper
 INKED = (
     "text.color",
     "axes.labelcolor",
@@ -42,12 +42,13 @@ INKED = (
     "ytick.color",
     "axes.edgecolor",
 )
+ZERO: dict[str, Any] = {"color": NEUTRAL, "linewidth": 0.7, "linestyle": (0, (4, 3))}
 INK = "#0a0b0c"  # replaced by currentColor in the page, so that text follows light and dark
 WIDE, NARROW = 7.2, 3.5  # inches: two columns of a paper, one column
 LETTERS = "ABCDEFGH"
 UNSEEN = ("C", "Zl", "Zp", "M")  # categories of characters that one cannot see, or that pile up
 SPACE = "␣"
-NAME_LENGTH = 28
+NAME_LENGTH = 20
 LETTER_WIDTH = 0.06  # inches, of a legend's
 
 
@@ -104,7 +105,7 @@ def no_ticks(axis: Axes) -> None:
 def zero_line(axis: Axes, *, vertical: bool = False) -> None:
     """A dashed line at 0, under everything."""
     draw = axis.axvline if vertical else axis.axhline
-    draw(0, color=NEUTRAL, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
+    draw(0, zorder=0, **ZERO)
 
 
 def noise_band(axis: Axes, noise: float, *, vertical: bool = False) -> None:
@@ -189,7 +190,8 @@ def key(figure: Figure, entries: Mapping[str, Mapping[str, Any]]) -> None:
     )
     across = [name for i in range(columns) for name in list(entries)[i::columns]]  # row by row
     handles = [Line2D([], [], **{"linestyle": "none", **entries[name]}) for name in across]
-    figure.legend(handles, across, loc="outside lower center", ncols=columns)
+    labels = [f" {name}" if name.startswith("_") else name for name in across]  # else left out
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def look_of(color: str, marker: str = "o", *, hollow: bool = False) -> dict[str, Any]:
@@ -208,23 +210,28 @@ def dodge(index: int, count: int, width: float) -> float:
     return (index - (count - 1) / 2) * width / count
 
 
-def shown(text: str, length: int = NAME_LENGTH, *, spaces: bool = False) -> str:
+def shown(text: str, length: int = NAME_LENGTH, *, spaces: bool = False, tail: bool = False) -> str:
     """Text from outside as a label may hold it: unseen characters and those that the font lacks as
-    escapes, dollars that open no formula, the end cut; leading and trailing `spaces` visible."""
-    cut = text if len(text) <= length else f"{text[: length - 1]}…"
+    escapes, dollars that open no formula, no more than `length` characters: the first of them, or
+    the `tail`. Spaces at the ends are made visible where `spaces` says so."""
     if spaces:
-        core = cut.strip(" ")
-        before = len(cut) - len(cut.lstrip(" "))
-        cut = SPACE * before + core + SPACE * (len(cut) - before - len(core))
-    safe = "".join(map(_seen, cut)).replace("$", r"\$")
-    return f" {safe}" if safe.startswith("_") else safe  # legends leave out names that begin so
+        inner = len(text.strip(" "))
+        before = len(text) - len(text.lstrip(" ")) if inner else len(text)
+        after = len(text) - before - inner
+        text = SPACE * before + text.strip(" ") + SPACE * after
+    near = text[-length - 1 :] if tail else text[: length + 1]  # each takes one place or more
+    seen = [_seen(character) for character in (reversed(near) if tail else near)]
+    kept = seen[: int(np.searchsorted(np.cumsum([len(s) for s in seen]), length, side="right"))]
+    if len(kept) < len(seen):
+        kept = [*kept[: -1 if sum(map(len, kept)) == length else None], "…"]
+    return "".join(reversed(kept) if tail else kept).replace("$", r"\$")
 
 
 def _seen(character: str) -> str:
     unseen = unicodedata.category(character).startswith(UNSEEN)
-    if character != " " and not unseen and ord(character) in _glyphs():
+    if not unseen and ord(character) in _glyphs():
         return character
-    return " " if character == " " else character.encode("unicode_escape", "replace").decode()
+    return character.encode("unicode_escape").decode()
 
 
 @cache

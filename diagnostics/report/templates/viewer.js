@@ -27,6 +27,7 @@
   function written(text) {
     const made = document.createDocumentFragment();
     let from = 0;
+    if (!text) made.append(node("span", "tv-sign", "empty"));
     if (/^\p{M}/u.test(text)) made.append("\u25cc");
     for (const found of text.matchAll(SIGNS)) {
       if (found.index > from) made.append(text.slice(from, found.index));
@@ -222,7 +223,7 @@
         if (this.arrays.position[i] !== (i > context.first ? this.arrays.position[i - 1] + 1 : 0)) list.append(gap());
         list.append(this.token(i));
       }
-      const title = node("h3", "tv-title", node("strong", "", `Context ${about.index}`),
+      const title = node(`h${this.root.dataset.level}`, "tv-title", node("strong", "", `Context ${about.index}`),
         node("span", "", "prompt ", node("bdi", "", plain(about.prompt_id.slice(0, 80)))), node("span", "", `${about.count.toLocaleString("en")} positions`));
       context.mean = node("span", "");
       title.append(context.mean);
@@ -476,7 +477,7 @@
 
     edge(i, by) {
       const { first, end } = this.contexts[this.owner[i]];
-      return this.next(by > 0 ? first - 1 : end, by) >= 0 ? this.scan(by > 0 ? first : end - 1, by) : -1;
+      return this.scan(by > 0 ? first : end - 1, by);
     }
 
     scan(i, by) {
@@ -567,7 +568,7 @@
         const name = place === 0 ? ["teacher"] : place === 1 ? [...symbol("\u03b8_0"), " (before)"] : [plain(models[model]) + " (after)"];
         const list = node("ol", "");
         for (let rank = 0; rank < most; rank++) list.append(this.topRow(model, i, rank));
-        made.append(node("section", `tv-model${place}`, node("h4", "", ...name), list));
+        made.append(node("div", `tv-model${place}`, node("p", "", ...name), list));
       });
       return made;
     }
