@@ -19,6 +19,8 @@ from diagnostics.report.figures.style import (
     zero_line,
 )
 
+HEADROOM = 0.16  # of the axis, for the legend
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
@@ -67,7 +69,9 @@ def trend_lines(axis: Axes, frame: pd.DataFrame, value: str, lines: Mapping[str,
     zero_line(axis)
     noise_band(axis, noise_of(frame))
     axis.set_xticks(sorted(set(floats(frame, "bucket"))))
-    axis.legend(loc="best")
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high + HEADROOM * (high - low))
+    axis.legend(loc="upper center", ncols=len(lines))
 
 
 def mean_over(settings: list[pd.DataFrame], value: str) -> pd.Series:
