@@ -424,6 +424,18 @@ def test_no_label_leaves_the_figure_or_lies_on_another_of_its_axis(
             assert apart, (one.get_text(), other.get_text())
 
 
+@pytest.mark.parametrize("name", ["4D", "5C"])
+def test_legends_of_trends_lie_above_the_lines(name: str, either: Results) -> None:
+    axis = panel(name, either)
+    with figure_style():
+        axis.figure.draw_without_rendering()
+    tops = [line.get_window_extent().y1 for line in axis.get_lines()]
+    bars = [axis.transData.transform(s)[:, 1] for c in axis.collections for s in c.get_segments()]
+    legend = axis.get_legend()
+    assert legend is not None
+    assert legend.get_window_extent().y0 > max([*tops, *(y.max() for y in bars)])
+
+
 @pytest.mark.parametrize("name", PLATES)
 def test_hostile_names_are_text_in_a_sound_svg(name: str, six: Results) -> None:
     buffer = io.StringIO()

@@ -144,6 +144,7 @@ def _plane(figure: Figure, axis: Axes, frame: pd.DataFrame, letter: str) -> None
     axis.set(xlabel="student entropy $H$ (nats)", ylabel=r"$\mathrm{KL}_0$ (nats)")
     title(axis, letter, f"{name.capitalize()}")
     bar = figure.colorbar(mesh, ax=axis, label=f"mean {symbol}", shrink=0.9, aspect=25)
+    bar.ax.patch.set_alpha(0)
     if bar.solids is not None:
         bar.solids.set_rasterized(True)
 
