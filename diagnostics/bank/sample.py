@@ -90,8 +90,14 @@ def encode_prompt(text: str | Messages, tokenizer: PreTrainedTokenizerBase) -> l
 
     Raises InputError when messages come and the tokenizer has no chat template.
     """
+    rendered = render_prompt(text, tokenizer)
+    return list(tokenizer(rendered, add_special_tokens=isinstance(text, str))["input_ids"])
+
+
+def render_prompt(text: str | Messages, tokenizer: PreTrainedTokenizerBase, **options: bool) -> str:
+    """A prompt as one text; `options` go to the chat template. Raises InputError as above."""
     if isinstance(text, str):
-        return list(tokenizer(text)["input_ids"])
+        return text
     if tokenizer.chat_template is None:
         raise InputError(
             where="prompts",
@@ -100,7 +106,11 @@ def encode_prompt(text: str | Messages, tokenizer: PreTrainedTokenizerBase) -> l
             fix="use an instruction-tuned model, or give prompts as text",
         )
     try:
-        rendered = tokenizer.apply_chat_template(text, add_generation_prompt=True, tokenize=False)
+        return str(
+            tokenizer.apply_chat_template(
+                text, add_generation_prompt=True, tokenize=False, **options
+            )
+        )
     except jinja2.TemplateError as error:
         raise InputError(
             where="prompts",
@@ -108,7 +118,6 @@ def encode_prompt(text: str | Messages, tokenizer: PreTrainedTokenizerBase) -> l
             got=" ".join(str(error).split()),
             fix="mend the messages, or give prompts as text",
         ) from error
-    return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 
 @contextmanager

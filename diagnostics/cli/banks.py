@@ -65,6 +65,51 @@ def bank_build(
     typer.echo(f"{out}: {len(bank)} contexts, digest {bank.digest[:12]}")
 
 
+@app.command("import")
+def bank_import(
+    form: Annotated[
+        str,
+        typer.Argument(
+            metavar="FORMAT", help="trl, verl, slime, nemo-rl, paper, ms-swift or jsonl."
+        ),
+    ],
+    source: Annotated[Path, typer.Argument(help="The trainer's file, or its folder of them.")],
+    tokenizer: Annotated[str, typer.Option(help="The student's model or tokenizer folder.")],
+    out: Annotated[Path, typer.Option(help="The bank, a Parquet file.")],
+    student: Annotated[
+        str | None, typer.Option(help="The model that drew the rollouts, where it is known.")
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(help="5, 1-20, 1,3 or all; default: the first that is there.")
+    ] = None,
+    num_prompts: Annotated[
+        int | None, typer.Option(min=1, help="First so many; default: all.")
+    ] = None,
+    max_response_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Keep so many tokens of a response.")
+    ] = None,
+) -> None:
+    """Freeze rollouts that a trainer wrote."""
+    from diagnostics.bank.imports.importer import import_bank
+
+    found = import_bank(
+        form,
+        source,
+        tokenizer,
+        out,
+        student=student,
+        step=step,
+        num_prompts=num_prompts,
+        max_response_tokens=max_response_tokens,
+    )
+    prompts = len(set(found.bank.strings("prompt_id")))
+    typer.echo(
+        f"{out}: {len(found.bank)} contexts of {prompts} prompts, digest {found.bank.digest[:12]}"
+    )
+    for note in found.notes():
+        typer.echo(f"note: {note}", err=True)
+
+
 @app.command("check")
 def bank_check(
     bank: BankFile,

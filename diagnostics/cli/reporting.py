@@ -13,6 +13,7 @@ import typer
 from diagnostics.cli.options import (
     DefinitionSet,
     Draws,
+    Formats,
     RayAddress,
     RayWorkers,
     RunFolder,
@@ -82,10 +83,12 @@ def report(
     redo_cuts: Annotated[
         bool, typer.Option(help="Headline numbers also with norms and cuts redone in each draw.")
     ] = False,
+    formats: Formats = None,
 ) -> None:
     """Write tables, figures, the page and results.json."""
     from diagnostics.report.analysis import ReportSettings
-    from diagnostics.report.sources import chapters_of
+    from diagnostics.report.formats import check_formats
+    from diagnostics.report.sources import parts_of
     from diagnostics.report.write import write_chapters
     from diagnostics.statistics.inference.bootstrap import check_kind
     from diagnostics.statistics.tables.definitions import check_definitions
@@ -98,7 +101,9 @@ def report(
         interval=check_kind(interval),
         redo_cuts=redo_cuts,
     )
-    page = write_chapters(chapters_of(sources, settings), out)
+    chosen = check_formats(formats)
+    parts = parts_of(sources, settings)
+    page = write_chapters(parts.chapters, out, viewers=parts.viewers, formats=chosen)
     typer.echo(f"Report: {page}")
 
 
@@ -132,17 +137,20 @@ def downstream(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the tables.")],
     budget: Annotated[float, typer.Option(help="The budget of tables 3 and 12.")] = 0.1,
+    formats: Formats = None,
 ) -> None:
     """Write tables 3, 4, 11, 12 and 13 of evaluation results, the paper's beside."""
     from diagnostics.files import write_text
     from diagnostics.report.downstream import read_downstream
+    from diagnostics.report.formats import check_formats
     from diagnostics.report.write import write_chapters
     from diagnostics.statistics.selection.selectors import check_budget
 
     check_budget(budget)
+    chosen = check_formats(formats)
     records, chapter = read_downstream(results, budget=budget)
     write_text(out / "records.csv", records.to_csv(index=False))
-    page = write_chapters([chapter], out)
+    page = write_chapters([chapter], out, formats=chosen)
     typer.echo(f"Report: {page}: {', '.join(sheet.name for sheet in chapter.sheets)}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from diagnostics.interventions.experiment import (
@@ -15,6 +15,7 @@ from diagnostics.interventions.experiment import (
 )
 from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.chapters import Sheet
+from diagnostics.report.formats import DEFAULT_FORMATS, Format
 from diagnostics.report.interventions import report_arms
 from diagnostics.report.write import write_chapters
 from diagnostics.training.settings import TrainSettings
@@ -28,6 +29,7 @@ def run_experiment(
     workers: int,
     say: Say,
     extra: Callable[[], Iterable[Sheet]] = tuple,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
 ) -> Path:
     """Trains what is not trained, rescores what is not rescored, reports; the page's path.
 
@@ -47,7 +49,7 @@ def run_experiment(
         missing=failures(experiment, out),
         training=shared_settings(experiment.settings),
     )
-    return write_chapters([chapter], out)
+    return write_chapters([chapter], out, formats=formats)
 
 
 def shared_settings(settings: TrainSettings) -> dict[str, object]:

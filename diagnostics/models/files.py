@@ -210,6 +210,26 @@ def require_tokenizer(model: ModelFiles) -> PreTrainedTokenizerBase:
     return model.tokenizer
 
 
+def open_tokenizer(spec: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a MODEL, or of a folder that holds nothing else; weights are not fetched.
+
+    An adapter's own comes before its base's. Raises InputError when there is none.
+    """
+    base, adapter = split_adapter(spec)
+    for part in filter(None, (adapter, base)):
+        path = _locate(part, weights=False)
+        folder, gguf = (path.parent, path.name) if path.is_file() else (path, None)
+        tokenizer = _load_tokenizer(folder, gguf)
+        if tokenizer is not None:
+            return tokenizer
+    raise InputError(
+        where=spec,
+        expected="a tokenizer",
+        got="none",
+        fix="save it into the folder with `tokenizer.save_pretrained`, or name its model",
+    )
+
+
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 over the token-to-id table."""
     return sha256_text(json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda kv: kv[1])))
@@ -336,8 +356,8 @@ def _gguf_option(gguf: str | None) -> dict[str, str]:
     return {} if gguf is None else {"gguf_file": gguf}
 
 
-def _locate(spec: str) -> Path:
-    """The folder or the GGUF file of a name; a Hub id is fetched."""
+def _locate(spec: str, *, weights: bool = True) -> Path:
+    """The folder or the GGUF file of a name; a Hub id is fetched, on request without weights."""
     path = Path(spec)
     if spec and (path.is_dir() or (path.suffix == ".gguf" and path.is_file())):
         return path
@@ -349,16 +369,16 @@ def _locate(spec: str) -> Path:
             got="a file" if path.is_file() else "no such folder or file",
             fix="check the path",
         )
-    return _download(spec)
+    return _download(spec, weights=weights)
 
 
-def _download(spec: str) -> Path:
+def _download(spec: str, *, weights: bool) -> Path:
     """Fetches (or finds in the local cache) a model of the Hub: weights as safetensors only."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     name, _, revision = spec.partition("@")
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    patterns = ["*.json", "*.txt", "*.model", "*.jinja", *["*.safetensors"] * weights]
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:

@@ -23,6 +23,7 @@ from diagnostics.report.checks import (
     overlap_rows,
     placebo_rows,
 )
+from diagnostics.report.examples import example_positions
 from diagnostics.report.noise import NO_FLOOR, Floor, Row, measure
 from diagnostics.report.rows import (
     ANSWERS,
@@ -33,6 +34,7 @@ from diagnostics.report.rows import (
     answer_rows,
     checkpoint_rows,
     kind_counts,
+    kind_rows,
     noise_rows,
     quadrant_rows,
     signal_rows,
@@ -113,7 +115,8 @@ class Results:
     """Everything a report says.
 
     Fields: `tables` by name; `tokens` the first run's table at `top_k`; `unchanged` the same for
-    theta_0 scored a second time, one table for each kind of noise that counts.
+    theta_0 scored a second time, one table for each kind of noise that counts; `positions` two
+    examples of the first run (`examples`).
     """
 
     settings: ReportSettings
@@ -122,6 +125,7 @@ class Results:
     answers: list[Answer]
     tokens: pd.DataFrame
     unchanged: list[pd.DataFrame]
+    positions: pd.DataFrame
 
 
 def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = silent) -> Results:
@@ -141,15 +145,17 @@ def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = si
         answers=[_answer(row) for row in rows["answers"]],
         tokens=scored[0].tokens,
         unchanged=scored[0].unchanged,
+        positions=example_positions(runs[0], scored[0].first.frame, scored[0].measured),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scored:
-    """One run: its record, its token table at the main K, its first checkpoint there, and the
-    tables of no change."""
+    """One run: its record, its token table at the main K, its first checkpoint there, the tables
+    of no change, and teacher and theta_0 at the main K."""
 
     record: dict[str, Any]
+    measured: Measured
     first: Piece
     tokens: pd.DataFrame
     unchanged: list[pd.DataFrame]
@@ -183,6 +189,7 @@ def _run_rows(
             unchanged = [piece.frame for piece in noise]
             found = _Scored(
                 record=describe(run, floors),
+                measured=measured.at(k),
                 first=pieces[k][0],
                 tokens=frame,
                 unchanged=unchanged,
@@ -308,6 +315,7 @@ def _tables(
         yield "table05", partial(table05, piece)
         yield "checkpoints", partial(checkpoint_rows, piece, floor.kinds)
         yield "quadrants", partial(quadrant_rows, piece)
+        yield "q3_kinds", partial(kind_rows, piece)
         for question in ANSWERS:
             yield "answers", partial(answer_rows, piece, question)
 
@@ -328,6 +336,7 @@ TABLES = (
     "table09",
     "choices",
     "quadrants",
+    "q3_kinds",
     "signals",
     "intervals",
     "bands",

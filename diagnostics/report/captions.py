@@ -224,6 +224,18 @@ VIEWS: dict[str, View] = {
             Shown("band high", "band_high"),
         ),
     ),
+    "q3_kinds": View(
+        "Kinds of Q3 positions (Fig. 3B)",
+        "Mean gain, nats, of positions in Q3 by what they are: the upper (q3+high-dl) and lower "
+        "(q3+low-dl) third by D^L, the upper third by D^I (q3+high-di). Positions of the bank, not "
+        "masks that were trained on.",
+        (
+            *_WHO,
+            Shown("kind", "mask", "text"),
+            Shown("positions", "n_positions", "count"),
+            Shown("gain", "gain", "interval"),
+        ),
+    ),
     "buckets": View(
         "Buckets inside Q3 (Fig. 4D)",
         "Q3 positions in quarters of a signal, lowest first; equal values stay together, so "

@@ -66,7 +66,8 @@ class Sheet:
 
     Fields: `frame` at full precision; `view` how people are shown it; `note` under it; `lead` rows
     of the frame that stand first where it is long, None: all; `over` what the other rows are;
-    `paper` the paper's own table, None where it has none, and `paper_columns` how it is shown.
+    `paper` the paper's own table, None where it has none, `paper_columns` how it is shown, and
+    `paper_note` what must be known of it alone.
     """
 
     name: str
@@ -77,16 +78,19 @@ class Sheet:
     over: str = ""
     paper: pd.DataFrame | None = None
     paper_columns: tuple[Shown, ...] = ()
+    paper_note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plate:
     """One figure before it is drawn.
 
-    Fields: `caption` defines every symbol; `reading` says how to read it; `frames` the plotted
-    numbers by panel, all that the drawing of this name gets.
+    Fields: `drawing` the kind of figure, and `name` its own in a report, mostly the same;
+    `caption` defines every symbol; `reading` says how to read it; `frames` the plotted numbers by
+    panel, all that the drawing gets.
     """
 
+    drawing: str
     name: str
     title: str
     caption: str
@@ -221,6 +225,7 @@ def _sheet_record(sheet: Sheet) -> dict[str, Any]:
         "lead": plain(sheet.lead),
         "over": sheet.over,
         "paper_columns": [asdict(c) for c in sheet.paper_columns],
+        "paper_note": sheet.paper_note,
     }
 
 
@@ -274,6 +279,7 @@ def _sheets(stored: Sequence[Mapping[str, Any]], whole: Mapping[str, Any]) -> It
             over=one["over"],
             paper=None if paper is None else _frame(paper),
             paper_columns=tuple(Shown(**c) for c in one["paper_columns"]),
+            paper_note=one["paper_note"],
         )
 
 

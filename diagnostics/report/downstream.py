@@ -37,10 +37,8 @@ VIEWS: dict[str, tuple[str, str]] = {
         "percentage points, ± sqrt(sd² + sd_base²) over evaluation seeds.",
     ),
 }
-PAPER_NOTE = "The paper's (arXiv 2605.26844v1): of other models, so compare order, not sizes."
-TWO_RUNS = (  # of the tables that print deviations
-    f"{PAPER_NOTE} Its cells fit the ddof 0 deviation of two runs, not of five seeds "
-    "(docs/paper-tables.md)."
+TWO_RUNS = (  # of the paper's tables that print deviations
+    "Its cells fit the ddof 0 deviation of two runs, not of five seeds (docs/paper-tables.md)."
 )
 
 
@@ -78,14 +76,14 @@ def downstream_sheets(tables: Mapping[str, pd.DataFrame]) -> Iterator[Sheet]:
     for name, table in tables.items():
         title, caption = VIEWS[name]
         paper = paper_table(name)
-        note = TWO_RUNS if any(str(c).endswith("_sd") for c in paper) else PAPER_NOTE
         yield Sheet(
             name=name,
             frame=table,
             view=View(title, caption, _columns(name, table)),
-            note=f"{_missing(table)} {note}".strip(),
+            note=_missing(table),
             paper=paper,
             paper_columns=_columns(name, paper),
+            paper_note=TWO_RUNS if any(str(c).endswith("_sd") for c in paper) else "",
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ PARTS: Mapping[Kind, tuple[str, ...]] = {
     "interval": ("", "_low", "_high"),
     "spread": ("_mean", "_sd"),
 }
+NAMING: tuple[Kind, ...] = ("text", "count", "share")  # what says which row it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +34,8 @@ class Cell:
 class Grid:
     """One table of cells.
 
-    Fields: `columns`; `lead` the column that names a row: the first of the texts at the left that
-    differs between rows; `rows` (rows, columns).
+    Fields: `columns`; `lead` the column that names a row: the first text that differs between rows,
+    before the measured numbers; `rows` (rows, columns).
     """
 
     columns: tuple[Shown, ...]
@@ -77,8 +79,6 @@ def _plain(value: Any) -> Any:
 
 
 def _lead(columns: tuple[Shown, ...], rows: tuple[tuple[Cell, ...], ...]) -> int:
-    texts = 0
-    while texts < len(columns) and columns[texts].kind == "text":
-        texts += 1
-    differing = (i for i in range(texts) if len({row[i].text for row in rows}) > 1)
-    return next(differing, 0)
+    naming = list(takewhile(lambda i: columns[i].kind in NAMING, range(len(columns))))
+    texts = [i for i in naming if columns[i].kind == "text"]
+    return next((i for i in texts if len({row[i].text for row in rows}) > 1), 0)

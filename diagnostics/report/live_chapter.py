@@ -49,7 +49,7 @@ FIGURE_TEXT = {
         "A curve that bends down says that more supervised tokens did not move the student "
         "further; the paper's peaks at 3 to 5 % and is of B.",
     ),
-    "figure4": (
+    "figure4_live": (
         "Figure 4A–B: exact budgets, not trained",
         "The positions that each selector keeps at exactly ⌈ρN⌉, after training on every position: "
         "their mean gain (A) and that over the share kept (B). Bars: 95 % prompt-cluster "
@@ -86,7 +86,14 @@ def _plates(results: LiveResults) -> Iterator[Plate]:
     for name, (title, caption, reading) in FIGURE_TEXT.items():
         frames = frames_of(name, results.drawn)
         if frames:
-            yield Plate(name=name, title=title, caption=caption, reading=reading, frames=frames)
+            yield Plate(
+                drawing=name,
+                name=name,
+                title=title,
+                caption=caption,
+                reading=reading,
+                frames=frames,
+            )
 
 
 def _facts(results: LiveResults) -> list[tuple[str, str]]:

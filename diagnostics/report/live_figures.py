@@ -12,19 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from diagnostics.report.figures import (
+from diagnostics.report.figures.figure4 import FIGURE4, kept_panels
+from diagnostics.report.figures.settings import RUN
+from diagnostics.report.figures.style import (
     CHECKPOINT_COLORS,
     INCOMPATIBLE,
     INK,
     LEARNABLE,
+    LETTERS,
     NEUTRAL,
     canvas,
     noise_band,
+    one_legend,
     zero_line,
 )
 from diagnostics.report.views import percent
@@ -37,7 +40,6 @@ LABELS: Mapping[str, str] = {
 }
 Q3_LABELS = {"q3+high-dl": "high $D^L$", "q3+low-dl": "low $D^L$", "q3+high-di": "high $D^I$"}
 Q3_COLORS = {"q3+high-dl": LEARNABLE, "q3+low-dl": "#56B4E9", "q3+high-di": INCOMPATIBLE}
-LETTERS = "ABCDEFGH"
 CURVES, LONG_SWEEP = 6, 3  # how many curves of budgets, and from how many budgets on
 
 
@@ -54,13 +56,13 @@ class Drawn:
     budgets: tuple[float, ...]
 
 
-Draw = Callable[[Drawn], Figure]
+Draw = Callable[[Drawn], "Figure | None"]
 Frames = Mapping[str, pd.DataFrame]
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "selectors": ("table02", "arms"),
     "figure3b_live": ("table07", "table02", "arms"),
     "budget_curve": ("table10", "table02", "arms"),
-    "figure4": ("table08",),
+    "figure4_live": ("table08",),
 }
 
 
@@ -74,7 +76,7 @@ def frames_of(name: str, drawn: Drawn) -> dict[str, pd.DataFrame]:
     return {key: drawn.tables[key] for key in needed} | {"noise": noise, "budgets": budgets}
 
 
-def draw_live(name: str, frames: Frames) -> Figure:
+def draw_live(name: str, frames: Frames) -> Figure | None:
     """A figure from its frames alone."""
     noise = dict(
         zip(frames["noise"]["number"], frames["noise"]["noise"].astype(float), strict=True)
@@ -99,7 +101,7 @@ def selectors(drawn: Drawn) -> Figure:
         axis.set_title(f"{_letter(axes, axis)}  {percent(budget)} of positions")
         axis.xaxis.set_major_locator(MaxNLocator(4))
     _same_range(axes)
-    _one_legend(figure, axes)
+    one_legend(figure, axes)
     return figure
 
 
@@ -127,7 +129,7 @@ def figure3b_live(drawn: Drawn) -> Figure:
     said = ", ".join(map(percent, budgets))
     axes[0].set_title(f"A  Gain of Q3 masks, {said}")
     axes[1].set_title("B  Their contrast")
-    _one_legend(figure, axes)
+    one_legend(figure, axes)
     return figure
 
 
@@ -155,45 +157,24 @@ def budget_curve(drawn: Drawn) -> Figure:
         axis.set(ylabel=LABELS[number], xlabel="budget asked for (log scale)")
     axes[0].set_title("A  Gain by budget")
     axes[1].set_title("B  Contrast by budget")
-    _one_legend(figure, axes)
+    one_legend(figure, axes)
     return figure
 
 
-def figure4(drawn: Drawn) -> Figure:
+def figure4(drawn: Drawn) -> Figure | None:
     """Offline gain (A) and gain per kept token (B) at exact budgets, after full training."""
     table = drawn.tables["table08"]
     budgets = drawn.budgets or tuple(sorted(table["budget"].unique())[:3])
-    names = list(dict.fromkeys(table.sort_values("gain", ascending=False)["selector"]))
-    figure, axes = canvas(0.9 + 0.24 * len(names), (1, 1))
-    for place, budget in enumerate(budgets):
-        rows = table[table["budget"] == budget].set_index("selector").reindex(names[::-1])
-        y = np.arange(len(names)) + (place - (len(budgets) - 1) / 2) * 0.22
-        color = CHECKPOINT_COLORS[place % len(CHECKPOINT_COLORS)]
-        errors = [rows["gain"] - rows["gain_low"], rows["gain_high"] - rows["gain"]]
-        label = percent(budget)
-        axes[0].errorbar(rows["gain"], y, xerr=errors, fmt="o", color=color, label=label)
-        axes[1].plot(rows["gain_per_keep"], y, "o", color=color, label=label)
-        short = (rows["short"] == True).to_numpy()  # noqa: E712, absent rows are NaN
-        for axis, column in zip(axes, ("gain", "gain_per_keep"), strict=True):
-            found = (rows[column][short], y[short])
-            axis.plot(*found, "o", color=color, markerfacecolor="white", zorder=4)
-    for axis in axes:
-        axis.set_yticks(range(len(names)), names[::-1])
-        zero_line(axis, vertical=True)
-    axes[1].tick_params(labelleft=False)
-    axes[0].set(xlabel="gain of kept positions (nats)")
-    axes[1].set(xlabel="gain / share kept (nats)")
-    axes[0].set_title("A  Matched counts")
-    axes[1].set_title("B  Per kept token")
-    _one_legend(figure, axes)
-    return figure
+    rows = table[table["budget"].isin(budgets)]
+    noise = rows.get("gain_noise", np.nan)
+    return FIGURE4.draw(kept_panels(rows.assign(source=RUN, teacher="", noise=noise)))
 
 
 FIGURES: dict[str, Draw] = {
     "selectors": selectors,
     "figure3b_live": figure3b_live,
     "budget_curve": budget_curve,
-    "figure4": figure4,
+    "figure4_live": figure4,
 }
 
 
@@ -291,15 +272,3 @@ def _same_range(axes: np.ndarray) -> None:
 
 def _letter(axes: np.ndarray, axis: Axes) -> str:
     return LETTERS[list(axes).index(axis)]
-
-
-def _one_legend(figure: Figure, axes: np.ndarray) -> None:
-    """One legend under all panels, each name once."""
-    found: dict[str, Artist] = {}
-    for axis in axes:
-        handles, labels = axis.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    if found:
-        figure.legend(
-            list(found.values()), list(found), loc="outside lower center", ncols=min(7, len(found))
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -13,16 +14,24 @@ from markupsafe import Markup, escape
 from diagnostics import __version__
 from diagnostics.report.assets import asset, policy
 from diagnostics.report.chapters import Chapter, Plate, Sheet
-from diagnostics.report.figures import INK
+from diagnostics.report.figures.style import INK
 from diagnostics.report.grids import grid, parts
 
+NONE: Mapping[str, Markup] = MappingProxyType({})
 FOLDED = 200  # rows; of a longer one the page has the first part alone, and says where the rest is
 
 
-def render_page(chapters: Sequence[Chapter], svgs: Mapping[str, str]) -> str:
-    """The page's HTML; `svgs` holds drawn figures by name. Nothing in it loads anything."""
-    shown = [_chapter(chapter, svgs) for chapter in chapters]
-    return template("page.html.j2").render(version=__version__, chapters=shown)
+def render_page(
+    chapters: Sequence[Chapter], svgs: Mapping[str, str], viewers: Mapping[str, Markup] = NONE
+) -> str:
+    """The page's HTML; `svgs` holds drawn figures by name, `viewers` the token viewers of runs.
+    Nothing in it loads anything."""
+    return template("page.html.j2").render(
+        version=__version__,
+        chapters=[_chapter(chapter, svgs) for chapter in chapters],
+        viewers=viewers,
+        scripts=("page.js", "viewer.js") if viewers else ("page.js",),
+    )
 
 
 def template(name: str) -> jinja2.Template:
@@ -48,8 +57,10 @@ def symbols(text: str) -> Markup:
 
 
 def prose(text: str) -> Markup:
-    """A sentence of ours: symbols set properly, and `commands` as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(symbols(text))))
+    """A sentence of ours: symbols set properly, `commands` as code, intervals on one line."""
+    said = re.sub(r"\b(KL|[pHDC])_([0Tt])\b", r"\1<sub>\2</sub>", str(symbols(text)))
+    said = re.sub(r"`([^`]+)`", r"<code>\1</code>", said)
+    return Markup(re.sub(r"\[[^\[\]<>]*\]", lambda found: found[0].replace(" ", "\u00a0"), said))
 
 
 def inline_svg(svg: str, name: str) -> Markup:

@@ -9,16 +9,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+from markupsafe import Markup
 
 from diagnostics.errors import InputError
 from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.chapters import Chapter, read_record
 from diagnostics.report.downstream import read_downstream
-from diagnostics.report.write import report_runs
+from diagnostics.report.write import report_runs, viewers_of
 from diagnostics.scoring.run import Run, open_run
 
 Kind = Literal["run", "report", "list"]
@@ -33,8 +35,16 @@ class Source:
     name: str = ""
 
 
-def chapters_of(given: Sequence[str], settings: ReportSettings) -> list[Chapter]:
-    """The chapters of runs, reports and lists of results: fixed contexts first, then as given.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a report is made of. Fields: `chapters`; token `viewers` by run."""
+
+    chapters: tuple[Chapter, ...]
+    viewers: Mapping[str, Markup]
+
+
+def parts_of(given: Sequence[str], settings: ReportSettings) -> Parts:
+    """The parts of runs, reports and lists of results: fixed contexts first, then as given.
 
     Raises InputError for what is none of these, as their readers do, and for two definition sets.
     """
@@ -47,7 +57,7 @@ def chapters_of(given: Sequence[str], settings: ReportSettings) -> list[Chapter]
         elif source.kind == "list":
             chapters.append(read_downstream(source.path)[1])
     _require_one_set(chapters)
-    return chapters
+    return Parts(chapters=tuple(chapters), viewers=viewers_of(runs, settings))
 
 
 def source_of(given: str) -> Source:

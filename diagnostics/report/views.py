@@ -24,7 +24,7 @@ NOT_MEASURED = "not measured (the run has no noise floor)"
 LABELS: dict[Any, str] = {
     True: "yes",
     False: "no",
-    **VERDICTS,
+    "unclear": "not clear",
     "gain": "gain",
     "gain_rel": "relative gain",
     "beta": "β_L − β_I, bank",
@@ -153,20 +153,3 @@ def number(value: float) -> str:
     else:
         text = f"{value:.2e}"
     return text.replace("-", "−")
-
-
-def markdown(table: pd.DataFrame, view: View, note: str = "") -> str:
-    """A Markdown table of text cells with its title, caption and note."""
-    lines = [f"### {view.title}", "", "| " + " | ".join(table.columns) + " |"]
-    lines.append("|" + "---|" * len(table.columns))
-    lines += ["| " + " | ".join(row) + " |" for row in table.itertuples(index=False)]
-    return "\n".join([*lines, "", view.caption, *(["", note] if note else []), ""])
-
-
-def latex(table: pd.DataFrame, view: View, note: str = "") -> str:
-    """A booktabs LaTeX table of text cells; needs XeLaTeX or LuaLaTeX for its letters."""
-    compile_with = "% compile with XeLaTeX or LuaLaTeX; needs booktabs and an OpenType font\n"
-    caption = " ".join(filter(None, (view.caption, note)))
-    caption = caption.replace("%", r"\%").replace("_", r"\_").replace("^", r"\^{}")
-    body: str = table.to_latex(index=False, escape=True, caption=caption)
-    return compile_with + body

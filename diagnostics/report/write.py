@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from diagnostics.files import whole_file, write_json, write_text
 from diagnostics.progress import bar
 from diagnostics.report.analysis import ReportSettings, analyse, supports
-from diagnostics.report.chapters import Chapter, Sheet, record
+from diagnostics.report.chapters import Chapter, record
 from diagnostics.report.contexts import contexts_chapter
 from diagnostics.report.drawing import draw, plates_of
 from diagnostics.report.figures import figure_style
-from diagnostics.report.page import render_page
-from diagnostics.report.views import View, cells, latex, markdown
+from diagnostics.report.formats import DEFAULT_FORMATS, Format, write_sheet
+from diagnostics.report.page import NONE, render_page
+from diagnostics.report.viewer.page import ViewerSettings, viewer_section
 from diagnostics.scoring.run import Run
 
+COLORS = 128  # of a PNG
 FIGURE_METADATA: dict[str, dict[str, Any]] = {
-    "png": {"Software": None},
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None},
 }
@@ -34,15 +37,27 @@ def report_runs(runs: Sequence[Run], settings: ReportSettings) -> Chapter:
     steps = sum(len(supports(run, settings.top_k)) * len(run.checkpoints) for run in runs)
     with bar("statistics", steps) as advance:
         results = analyse(runs, settings, advance)
-    return contexts_chapter(results, plates_of(results))
+    return contexts_chapter(results, tuple(plates_of(results)))
 
 
 def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Path:
     """Analyses `runs`, writes the report to `out` and returns the page's path."""
-    return write_chapters([report_runs(runs, settings)], out)
+    return write_chapters([report_runs(runs, settings)], out, viewers=viewers_of(runs, settings))
 
 
-def write_chapters(chapters: Sequence[Chapter], out: Path) -> Path:
+def viewers_of(runs: Sequence[Run], settings: ReportSettings) -> dict[str, Markup]:
+    """The token viewer of the first run, by its name."""
+    shown = ViewerSettings(top_k=settings.top_k, seed=settings.seed)
+    return {run.name: viewer_section(run, shown) for run in runs[:1]}
+
+
+def write_chapters(
+    chapters: Sequence[Chapter],
+    out: Path,
+    *,
+    viewers: Mapping[str, Markup] = NONE,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
+) -> Path:
     """Writes tables, figures, `results.json` and the page; the page's path.
 
     A table or figure of a name that an earlier chapter has gets its chapter's key at its end.
@@ -51,16 +66,16 @@ def write_chapters(chapters: Sequence[Chapter], out: Path) -> Path:
     svgs: dict[str, str] = {}
     for chapter in chapters:
         for sheet in chapter.sheets:
-            write_sheet(out / "tables", sheet, chapter.definitions)
+            write_sheet(out / "tables" / sheet.name, sheet, chapter.definitions, formats)
         with figure_style():
             for plate in chapter.plates:
                 figure = draw(plate)
-                svgs[plate.name] = write_figure(
-                    figure, out / "figures", plate.name, chapter.definitions
-                )
+                if figure is not None:
+                    place = out / "figures"
+                    svgs[plate.name] = write_figure(figure, place, plate.name, chapter.definitions)
     write_json(out / "results.json", record(chapters), indent=None)
     page = out / "report.html"
-    write_text(page, render_page(chapters, svgs))
+    write_text(page, render_page(chapters, svgs, viewers))
     return page
 
 
@@ -83,34 +98,26 @@ def own_names(chapters: Sequence[Chapter]) -> list[Chapter]:
     ]
 
 
-def write_sheet(folder: Path, sheet: Sheet, definitions: str) -> None:
-    """Writes a table as CSV, Markdown and LaTeX."""
-    write_twins(folder / sheet.name, sheet.frame, sheet.view, sheet.note, definitions)
-
-
-def write_twins(place: Path, frame: pd.DataFrame, view: View, note: str, definitions: str) -> None:
-    """Writes a table as CSV, Markdown and LaTeX; `place` is their path without a suffix."""
-    shown = cells(frame, view.columns)
-    said = f"{note} Definitions: {definitions}.".strip()
-    write_csv(place.with_name(f"{place.name}.csv"), frame, definitions)
-    write_text(place.with_name(f"{place.name}.md"), markdown(shown, view, said))
-    write_text(place.with_name(f"{place.name}.tex"), latex(shown, view, said))
-
-
-def write_csv(path: Path, frame: pd.DataFrame, definitions: str) -> None:
-    """Writes a table whose last column names the definition set that made each number."""
-    named = frame if "definitions" in frame else frame.assign(definitions=definitions)
-    write_text(path, named.to_csv(index=False))
-
-
 def write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> str:
     """Writes PNG and PDF on white, and returns the SVG with a clear ground."""
-    said = {"png": "Description", "pdf": "Subject"}
+    said = f"definitions: {definitions}"
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata=FIGURE_METADATA["svg"])
-    for suffix in ("png", "pdf"):
-        with whole_file(folder / f"{name}.{suffix}") as partial:
-            metadata = FIGURE_METADATA[suffix] | {said[suffix]: f"definitions: {definitions}"}
-            smaller: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if suffix == "png" else {}
-            figure.savefig(partial, format=suffix, facecolor="white", metadata=metadata, **smaller)
+    with whole_file(folder / f"{name}.pdf") as partial:
+        metadata = FIGURE_METADATA["pdf"] | {"Subject": said}
+        figure.savefig(partial, format="pdf", facecolor="white", metadata=metadata)
+    with whole_file(folder / f"{name}.png") as partial:
+        _write_png(figure, partial, said)
     return drawn.getvalue()
+
+
+def _write_png(figure: Figure, place: Path, description: str) -> None:
+    """A PNG of few colours, a quarter of the size of a full one."""
+    pixels = io.BytesIO()
+    figure.savefig(pixels, format="png", facecolor="white")
+    info = PngInfo()
+    info.add_text("Description", description)
+    with Image.open(pixels) as image:
+        white = Image.new("RGBA", image.size, "white")
+        few = Image.alpha_composite(white, image).convert("RGB").quantize(COLORS)
+        few.save(place, format="png", optimize=True, pnginfo=info, dpi=image.info["dpi"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from pages import require_alone
 from run_on_disk import write_run
+from twins import md_rows, tex_rows
 
 from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.chapters import Chapter, Sheet
@@ -132,8 +134,8 @@ def test_every_table_has_its_twins(folder: Path, name: str) -> None:
     rows = len(pd.read_csv(folder / "tables" / f"{name}.csv"))
     markdown = (folder / "tables" / f"{name}.md").read_text()
     latex = (folder / "tables" / f"{name}.tex").read_text()
-    assert sum(line.startswith("| ") for line in markdown.splitlines()) == rows + 1
-    assert latex.count(r"\\") == rows + 1
+    assert md_rows(markdown) == rows
+    assert tex_rows(latex) == rows
     assert "Definitions: paper." in markdown
 
 
@@ -293,10 +295,16 @@ def test_figure_4_shows_gains_and_per_keep_of_table_8(results: LiveResults) -> N
         figure = figure4(results.drawn)
     table = results.tables["table08"]
     own = table[table["budget"] == 0.05].set_index("selector")
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert set(labels) == set(own.index)
     for axis, column in zip(figure.axes, ("gain", "gain_per_keep"), strict=True):
-        line = next(line for line in axis.get_lines() if line.get_marker() == "o")
-        labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-        assert list(line.get_xdata()) == pytest.approx(list(own[column].reindex(labels)))
+        found = dict(p for line in axis.get_lines() if line.get_marker() == "o" for p in xy(line))
+        assert found == pytest.approx({y: own[column][name] for y, name in enumerate(labels)})
+
+
+def xy(line: Line2D) -> Iterator[tuple[float, float]]:
+    """(y, x) of a line's points."""
+    return zip(line.get_ydata(), line.get_xdata(), strict=True)
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -116,7 +116,7 @@
       await navigator.clipboard.writeText(text);
       return true;
     } catch { // no clipboard for this page, as of some files: the older way
-      const area = make("textarea", { className: "hidden", value: text, readOnly: true });
+      const area = make("textarea", { className: "hidden copied", value: text, readOnly: true });
       document.body.append(area);
       const before = document.activeElement;
       area.select();
@@ -163,7 +163,6 @@
     box.toggleAttribute("data-more", across && wide.scrollLeft + wide.clientWidth < wide.scrollWidth - 2);
     if (scrolls) wide.tabIndex = 0;
     else wide.removeAttribute("tabindex");
-    wide.setAttribute("role", scrolls ? "region" : "group");
   };
   const sizes = new ResizeObserver((entries) => entries.forEach((entry) => measure(entry.target.closest(".table"))));
 
@@ -180,8 +179,12 @@
     sizes.observe(wide);
   }
   for (const box of document.querySelectorAll(".drawing")) {
+    const figure = box.closest("figure");
+    figure.querySelector("figcaption").prepend(make("p", { className: "more" }, "Scroll sideways for more →"));
     const size = () => {
-      if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+      const across = box.scrollWidth > box.clientWidth + 1;
+      figure.toggleAttribute("data-wide", across);
+      if (across) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     };
     new ResizeObserver(size).observe(box);

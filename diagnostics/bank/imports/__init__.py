@@ -1,0 +1,1 @@
+"""Banks from the rollouts that a trainer wrote: formats, token ids from text, the import."""
