@@ -40,7 +40,7 @@ def report_runs(runs: Sequence[Run], settings: ReportSettings) -> Chapter:
     steps = sum(len(supports(run, settings.top_k)) * len(run.checkpoints) for run in runs)
     with bar("statistics", steps) as advance:
         results = analyse(runs, settings, advance)
-    return contexts_chapter(results, tuple(plates_of(results)))
+    return contexts_chapter(results, plates_of(results))
 
 
 def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Path:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -314,7 +315,7 @@ def test_headings_go_down_one_level_at_a_time(open_page: OpenPage, report: Path)
         "all => all.map(one => Number(one.tagName[1]))"
     )
     assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
 def test_on_paper_controls_are_gone_tables_whole_and_ink_black(

@@ -40,7 +40,8 @@ from diagnostics.report.viewer.encode import (
     Packed,
     Precision,
     floats,
-    packed_arrays,
+    packed_measures,
+    packed_tops,
     script_json,
     shares,
     unpacked,
@@ -92,14 +93,14 @@ class Page(HTMLParser):
 
 def arrays_of(data: dict[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of a page, read by its layout alone."""
-    content = zlib.decompress(base64.b64decode(data["bytes"]))
     count = sum(context["count"] for context in data["contexts"])
-    arrays, start = {}, 0
-    for name, kind, width in data["arrays"]:
-        size = width * count * (data["most"] if name.startswith(("top", "prob")) else 1)
-        packed = Packed(kind=kind, width=width, content=content[start : start + size])
-        arrays[name], start = unpacked(packed), start + size
-    assert start == len(content)
+    arrays = {}
+    for bundle, length in (("measures", count), ("tops", count * data["most"])):
+        content, start = zlib.decompress(base64.b64decode(data[bundle]["bytes"])), 0
+        for name, kind, width in data[bundle]["arrays"]:
+            packed = Packed(kind=kind, width=width, content=content[start:][: width * length])
+            arrays[name], start = unpacked(packed), start + width * length
+        assert start == len(content)
     return arrays
 
 
@@ -124,7 +125,7 @@ def test_arrays_read_back_are_the_token_tables(
     run: Run, frame: pd.DataFrame, precision: Precision
 ) -> None:
     shown = show(measure(run, K), range(12))
-    found = {name: unpacked(one) for name, one in packed_arrays(shown, precision).items()}
+    found = {name: unpacked(one) for name, one in packed_measures(shown, precision).items()}
     first, second = (frame[frame["checkpoint"] == name] for name in ("one", "two"))
     assert found["position"].tolist() == first["position"].tolist()
     assert found["quadrant"].tolist() == first["quadrant"].tolist()
@@ -142,7 +143,7 @@ def test_arrays_read_back_are_the_token_tables(
 @pytest.mark.parametrize("precision", [FINE, COARSE])
 def test_most_probable_tokens_read_back_are_the_runs(run: Run, precision: Precision) -> None:
     shown = show(measure(run, K), range(12))
-    found = {name: unpacked(one) for name, one in packed_arrays(shown, precision).items()}
+    found = {name: unpacked(one) for name, one in packed_tops(shown, precision).items()}
     lists = [run.teacher(), *(run.student(name) for name in (START, "one", "two"))]
     places: list[np.ndarray] = []
     for model, scores in enumerate(lists):
@@ -217,6 +218,7 @@ def test_page_holds_the_numbers_and_says_what_it_shows(
 ) -> None:
     data = whole_page.data
     arrays = arrays_of(data)
+    assert {"kl.1", "top.3", "prob.3"} <= set(arrays)
     first = frame[frame["checkpoint"] == "one"]
     assert arrays["gain.0"] == pytest.approx(first["gain"], rel=FINE.float_error, abs=1e-12)
     assert [c["index"] for c in data["contexts"]] == list(range(12))

@@ -25,7 +25,8 @@ from diagnostics.report.viewer.encode import (
     FINE,
     Precision,
     bundled,
-    packed_arrays,
+    packed_measures,
+    packed_tops,
     script_json,
     token_strings,
 )
@@ -190,7 +191,8 @@ def _context(
         "contexts": _contexts(measured, part.contexts, longest_prompt),
         "tokens": token_strings(token_ids, texts),
         "files": [list(other) for other in part.others],
-        **bundled(packed_arrays(shown, precision)),
+        "measures": bundled(packed_measures(shown, precision)),
+        "tops": bundled(packed_tops(shown, precision)),
     }
     return {
         "run": run,
