@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from run_on_disk import write_run
+from schema_check import faults
 from scipy import stats
 from typer.testing import CliRunner
 
@@ -233,6 +234,7 @@ def test_command_writes_a_report_and_says_it_in_words(
     }
     assert (out / "figures" / "differences.pdf").is_file()
     record = json.loads((out / "results.json").read_text())
+    assert faults(record) == []
     assert len(record["tables"]["comparison"]) == 24
     assert "What differs between a and b?" in (out / "report.html").read_text()
 

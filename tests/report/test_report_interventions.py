@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from pages import require_alone
 from run_on_disk import write_run
+from schema_check import faults_of
 from twins import md_rows, tex_rows
 
 from diagnostics.report.analysis import ReportSettings
@@ -152,6 +153,10 @@ def test_results_json_holds_the_csv_numbers_and_their_origin(folder: Path) -> No
         pd.testing.assert_frame_equal(
             stored.fillna(np.nan).replace("", np.nan), written, check_dtype=False, rtol=1e-12
         )
+
+
+def test_results_json_is_valid_by_its_schema(folder: Path) -> None:
+    assert faults_of(folder) == []
 
 
 def test_rows_name_every_checkpoint_they_are_averaged_over(results: LiveResults) -> None:
