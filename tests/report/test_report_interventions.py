@@ -77,7 +77,9 @@ ARMS = tuple(
 MISSING = {"kl-0.05-0": "the loss was <NaN> at step 3"}
 EXTRA = Sheet(
     name="table03",
-    frame=pd.DataFrame({"setting": ["a <b> pair"], "average": [41.5]}),
+    frame=pd.DataFrame(
+        {"setting": ["a <b> pair"], "budget": [0.1], "selector": ["full"], "average": [41.5]}
+    ),
     view=View(
         "Table 3: downstream",
         "Exact accuracy.",
