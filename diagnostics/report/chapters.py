@@ -23,6 +23,7 @@ from diagnostics.report.estimates import read_estimates
 from diagnostics.report.views import Shown, View
 
 SCHEMA_VERSION = 1
+SCHEMA_NAME = f"urn:fixed-context-diagnostics:results:{SCHEMA_VERSION}"  # `json_schema`
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,8 @@ class Chapter:
 
     @property
     def definitions(self) -> str:
-        """The definition set that made its numbers."""
-        return str(self.settings.get("definitions", "paper"))
+        """The definition set that made its numbers; empty where none did, as of benchmarks."""
+        return str(self.settings.get("definitions", ""))
 
 
 def record(chapters: Sequence[Chapter]) -> dict[str, Any]:
@@ -141,6 +142,7 @@ def record(chapters: Sequence[Chapter]) -> dict[str, Any]:
     sheets = [sheet for chapter in chapters for sheet in chapter.sheets]
     _require_different(sheets)
     return {
+        "$schema": SCHEMA_NAME,
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
         **plain(dict(chapters[0].settings)),
@@ -215,7 +217,7 @@ def _chapter_record(chapter: Chapter) -> dict[str, Any]:
         "explained": chapter.explained,
         "settings": plain(chapter.settings),
         "facts": plain(chapter.facts),
-        "cards": [asdict(card) for card in chapter.cards],
+        "cards": [plain(asdict(card)) for card in chapter.cards],
         "notes": {name: [asdict(n) for n in notes] for name, notes in chapter.notes.items()},
         "runs": [run["name"] for run in chapter.runs],
         "answers": len(chapter.answers),

@@ -33,7 +33,7 @@ COLUMNS = (
     Column("prompt_id", _WORD, "one prompt that has a part in the number"),
     Column("without", pa.float64(), "the number without that prompt"),
 )
-KEY = ["run", "checkpoint", "top_k", "number", "outcome"]
+KEY = ("run", "checkpoint", "top_k", "number", "outcome")
 
 
 def number_of(selector: str, budget: float) -> str:

@@ -22,13 +22,16 @@ FOLDED = 200  # rows; of a longer one the page has the first part alone, and say
 
 
 def render_page(
-    chapters: Sequence[Chapter], svgs: Mapping[str, str], viewers: Mapping[str, Markup] = NONE
+    chapters: Sequence[Chapter],
+    svgs: Mapping[str, str],
+    viewers: Mapping[str, Markup] = NONE,
+    suffix: str = "csv",
 ) -> str:
     """The page's HTML; `svgs` holds drawn figures by name, `viewers` the token viewers of runs.
-    Nothing in it loads anything."""
+    Long tables name their files, of `suffix`. Nothing in it loads anything."""
     return template("page.html.j2").render(
         version=__version__,
-        chapters=[_chapter(chapter, svgs) for chapter in chapters],
+        chapters=[_chapter(chapter, svgs, suffix) for chapter in chapters],
         viewers=viewers,
         scripts=("page.js", "viewer.js") if viewers else ("page.js",),
     )
@@ -71,7 +74,7 @@ def inline_svg(svg: str, name: str) -> Markup:
     return Markup(body)  # drawn by ourselves; names in it were escaped by matplotlib
 
 
-def _chapter(chapter: Chapter, svgs: Mapping[str, str]) -> dict[str, Any]:
+def _chapter(chapter: Chapter, svgs: Mapping[str, str], suffix: str) -> dict[str, Any]:
     return {
         "key": chapter.key,
         "heading": chapter.heading,
@@ -81,7 +84,7 @@ def _chapter(chapter: Chapter, svgs: Mapping[str, str]) -> dict[str, Any]:
         "cards": chapter.cards,
         "remarks": list(chapter.notes.items()),
         "figures": [_figure(p, svgs[p.name]) for p in chapter.plates if p.name in svgs],
-        "tables": [_table(sheet) for sheet in chapter.sheets],
+        "tables": [_table(sheet, suffix) for sheet in chapter.sheets],
         "settings": chapter.settings,
         "making": chapter.making,
         "runs": chapter.runs,
@@ -98,13 +101,14 @@ def _figure(plate: Plate, svg: str) -> dict[str, Any]:
     }
 
 
-def _table(sheet: Sheet) -> dict[str, Any]:
+def _table(sheet: Sheet, suffix: str) -> dict[str, Any]:
     """A table as shown: of a long one its lead, the rest folded."""
     frame, columns = sheet.frame, sheet.view.columns
     lead = frame if sheet.lead is None else frame.iloc[list(sheet.lead)]
     folded = len(lead) < len(frame) <= FOLDED
     return {
         "name": sheet.name,
+        "file": f"tables/{sheet.name}.{suffix}",
         "title": sheet.view.title,
         "caption": sheet.view.caption,
         "note": sheet.note,

@@ -18,7 +18,7 @@ from diagnostics.errors import InputError
 from diagnostics.files import read_json
 from diagnostics.report.analysis import ReportSettings, require_reportable, scored_twice, slices
 from diagnostics.report.chapters import plain, read_record
-from diagnostics.report.estimates import read_estimates
+from diagnostics.report.estimates import KEY, read_estimates
 from diagnostics.report.jackknife import estimate_frame
 from diagnostics.report.rows import kind_counts
 from diagnostics.report.scoring import describe
@@ -98,6 +98,7 @@ def _stored(source: Source) -> Side:
             fix="compare runs or reports; `diagnostics downstream` sets evaluations side by side",
         )
     estimates = read_estimates(source.path)
+    _require_one_each(estimates, source.path)
     chapters = [c for c in read_record(source.path) if c.key == "contexts"]
     runs = {str(run["name"]): run for chapter in chapters for run in chapter.runs}
     version = read_json(source.path / "results.json")["version"]
@@ -107,6 +108,17 @@ def _stored(source: Source) -> Side:
         runs=runs,
         estimates=estimates,
     )
+
+
+def _require_one_each(frame: pd.DataFrame, folder: Path) -> None:
+    """Refuses a report made of others that have runs of one name, or several K's."""
+    if frame.duplicated([*KEY, "prompt_id"]).any() or frame["top_k"].nunique() > 1:
+        raise InputError(
+            where=str(folder),
+            expected="a report of runs of different names, at one K",
+            got="runs of one name" if frame["top_k"].nunique() == 1 else "several K's",
+            fix="compare the reports that it was made of",
+        )
 
 
 def _measured(source: Source, settings: ReportSettings) -> Side:

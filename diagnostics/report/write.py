@@ -79,7 +79,7 @@ def write_chapters(
     write_json(out / "results.json", record(chapters), indent=None)
     _write_estimates(out, chapters)
     page = out / "report.html"
-    write_text(page, render_page(chapters, svgs, viewers))
+    write_text(page, render_page(chapters, svgs, viewers, formats[0]))
     return page
 
 

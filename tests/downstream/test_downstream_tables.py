@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from evaluations import write_harness
+from schema_check import faults
 
 from diagnostics.downstream.records import Arm, Score, check_records, to_records
 from diagnostics.downstream.tables import category_deltas, downstream_tables, summary
@@ -207,6 +208,16 @@ def test_the_json_holds_every_number(tmp_path: Path) -> None:
     averages = downstream_tables(records(SWEEP))["table04"]["average"].tolist()
     assert [r["average"] for r in stored["tables"]["table04"]] == averages
     assert len(stored["paper"]["table03"]) == 24
+
+
+def test_results_json_is_valid_by_its_schema(tmp_path: Path) -> None:
+    assert faults(write(SWEEP, tmp_path)) == []
+
+
+def test_scores_have_no_definition_set(tmp_path: Path) -> None:
+    write(SWEEP, tmp_path)
+    assert "definitions" not in pd.read_csv(tmp_path / "tables" / "table04.csv")
+    assert "Definitions:" not in (tmp_path / "tables" / "table04.md").read_text()
 
 
 def test_a_list_becomes_tables(tmp_path: Path) -> None:

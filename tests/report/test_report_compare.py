@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from run_on_disk import write_run
+from schema_check import faults
 from scipy import stats
 from typer.testing import CliRunner
 
@@ -233,6 +234,7 @@ def test_command_writes_a_report_and_says_it_in_words(
     }
     assert (out / "figures" / "differences.pdf").is_file()
     record = json.loads((out / "results.json").read_text())
+    assert faults(record) == []
     assert len(record["tables"]["comparison"]) == 24
     assert "What differs between a and b?" in (out / "report.html").read_text()
 
@@ -273,6 +275,14 @@ def test_two_sets_or_two_ks_are_refused(
         "other's --top-k, or compare the runs"
     )
     assert "expected --top-k from 1 to 8" in refused(runs[0].folder, runs[1].folder, top_k=16)
+
+
+def test_a_report_made_of_two_of_one_run_is_refused(report: Path, tmp_path: Path) -> None:
+    write_chapters([*read_record(report), *read_record(report)], tmp_path / "m", formats=("csv",))
+    assert refused(tmp_path / "m", report) == (
+        f"{tmp_path / 'm'}: expected a report of runs of different names, at one K, got runs of one "
+        "name; compare the reports that it was made of"
+    )
 
 
 def test_no_common_checkpoint_is_refused_and_an_unknown_one(

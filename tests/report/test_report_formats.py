@@ -18,7 +18,7 @@ from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.captions import PAPER_COLUMNS, VIEWS
 from diagnostics.report.chapters import Sheet
 from diagnostics.report.columns import CONTRACT, meaning
-from diagnostics.report.downstream import sheet_of
+from diagnostics.report.downstream import downstream_sheets
 from diagnostics.report.formats import FORMATS, check_formats, write_sheet
 from diagnostics.report.live_views import VIEWS as LIVE
 from diagnostics.report.tex import LONG, latex, tex_text
@@ -169,9 +169,10 @@ def test_every_table_compiles_and_none_is_too_wide(
     write_report([small_run], tmp_path / "report", ReportSettings(top_k=8, draws=100))
     for made in (sheet(), sheet(60, "long")):
         write_sheet(tmp_path / "report" / "tables" / made.name, made, "paper", ("tex",))
-    for name in PAPER_TABLES[2:4] + PAPER_TABLES[10:]:
-        frame = paper_table(name).assign(missing="", seeds=1)
-        write_sheet(tmp_path / "report" / "tables" / name, sheet_of(name, frame), "", ("tex",))
+    names = PAPER_TABLES[2:4] + PAPER_TABLES[10:]
+    frames = {name: paper_table(name).assign(missing="", seeds=1) for name in names}
+    for made in downstream_sheets(frames):
+        write_sheet(tmp_path / "report" / "tables" / made.name, made, "", ("tex",))
     tables = sorted((tmp_path / "report" / "tables").glob("*.tex"))
     assert len(tables) >= 18
     log = compiled(tables, tmp_path, engine)

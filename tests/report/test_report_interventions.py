@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from pages import require_alone
 from run_on_disk import write_run
+from schema_check import faults_of
 from twins import md_rows, tex_rows
 
 from diagnostics.report.analysis import ReportSettings
@@ -76,7 +77,9 @@ ARMS = tuple(
 MISSING = {"kl-0.05-0": "the loss was <NaN> at step 3"}
 EXTRA = Sheet(
     name="table03",
-    frame=pd.DataFrame({"setting": ["a <b> pair"], "average": [41.5]}),
+    frame=pd.DataFrame(
+        {"setting": ["a <b> pair"], "budget": [0.1], "selector": ["full"], "average": [41.5]}
+    ),
     view=View(
         "Table 3: downstream",
         "Exact accuracy.",
@@ -152,6 +155,10 @@ def test_results_json_holds_the_csv_numbers_and_their_origin(folder: Path) -> No
         pd.testing.assert_frame_equal(
             stored.fillna(np.nan).replace("", np.nan), written, check_dtype=False, rtol=1e-12
         )
+
+
+def test_results_json_is_valid_by_its_schema(folder: Path) -> None:
+    assert faults_of(folder) == []
 
 
 def test_rows_name_every_checkpoint_they_are_averaged_over(results: LiveResults) -> None:
