@@ -21,6 +21,30 @@ from diagnostics.scoring.run import (
 from diagnostics.scoring.texts import contexts_file, vocabulary_file, vocabulary_table
 
 VOCABULARY, STORED_K = 40, 8
+HOSTILE = (  # texts that tokens and prompts may have
+    "<end>",
+    "<script>window.__hacked=1</script>",
+    "</script><script>window.__hacked=2</script>",
+    "<!--",
+    "<!--<script>",
+    "]]>",
+    "<img src=x onerror=window.__hacked=3>",
+    "&lt;b&gt;",
+    "\u202egnp.exe",
+    "\u2066\u200b\ufeff",
+    "\u2028\u2029",
+    "\x00\x07\x1b[31m",
+    "👩‍👩‍👧",
+    "مرحبا",
+    "x" * 100_000,
+    " ",
+    "\n\n",
+    "\t",
+    "",
+    "e\u0301",
+    "{{ 7 * 7 }}",
+    "'\"`",
+)
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:

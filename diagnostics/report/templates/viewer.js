@@ -6,6 +6,8 @@
   // Control signs, marks of direction, letters of no width: shown by name.
   const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\u{e0000}-\u{e0fff}]/u;
   const SIGNS = new RegExp("[ \\t\\n]|" + HIDDEN.source, "gu");
+  const CONTROLS = ("NUL SOH STX ETX EOT ENQ ACK BEL BS TAB LF VT FF CR SO SI DLE DC1 DC2 DC3 DC4 NAK SYN ETB CAN EM SUB ESC "
+    + "FS GS RS US").split(" ");
   const SHORT = 60; // letters of a token shown in the text; the panel has more
   const QUADRANTS = ["", "high H, high KL", "high H, low KL", "low H, high KL", "low H, low KL"];
 
@@ -18,8 +20,7 @@
 
   function signName(letter) {
     const code = letter.codePointAt(0);
-    if (code < 0x20) return String.fromCodePoint(0x2400 + code);
-    if (code === 0x7f) return "\u2421";
+    if (code < 0x20) return CONTROLS[code];
     return "U+" + code.toString(16).toUpperCase().padStart(4, "0");
   }
 
@@ -27,6 +28,7 @@
   function written(text) {
     const made = document.createDocumentFragment();
     let from = 0;
+    if (!text) made.append(node("span", "tv-sign", "empty"));
     if (/^\p{M}/u.test(text)) made.append("\u25cc");
     for (const found of text.matchAll(SIGNS)) {
       if (found.index > from) made.append(text.slice(from, found.index));
@@ -75,24 +77,38 @@
   }
 
   async function inflated(text) {
-    const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const letters = atob(text), packed = new Uint8Array(letters.length);
+    for (let i = 0; i < packed.length; i++) packed[i] = letters.charCodeAt(i);
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
 
-  // The arrays by name: bytes lie apart, all lowest ones first.
-  function unpack(bytes, layout, lengths) {
-    const arrays = {};
+  // Adds a bundle's arrays to others by name; each is unpacked when it is first asked for.
+  async function add(arrays, bundle, length) {
+    const bytes = await inflated(bundle.bytes);
+    bundle.bytes = "";
     let from = 0;
-    for (const [name, kind, width] of layout) {
-      const length = lengths(name), values = new Uint32Array(length);
-      for (let place = 0; place < width; place++) {
-        const shift = 8 * (kind === "float" ? 4 - width + place : place);
-        for (let i = 0; i < length; i++) values[i] |= bytes[from++] << shift;
-      }
-      arrays[name] = kind === "float" ? new Float32Array(values.buffer) : kind === "share" ? shares(values, width) : values;
+    for (const [name, kind, width] of bundle.arrays) {
+      const first = from, count = length(name);
+      const get = () => {
+        const value = unpack(bytes, first, kind, width, count);
+        Object.defineProperty(arrays, name, { value });
+        return value;
+      };
+      Object.defineProperty(arrays, name, { get, configurable: true });
+      from += width * count;
     }
-    return arrays;
+    if (from !== bytes.length) throw new Error("its length is wrong");
+  }
+
+  // Bytes lie apart, all lowest ones first.
+  function unpack(bytes, first, kind, width, count) {
+    const values = new Uint32Array(count);
+    for (let place = 0, from = first; place < width; place++) {
+      const shift = 8 * (kind === "float" ? 4 - width + place : place);
+      for (let i = 0; i < count; i++) values[i] |= bytes[from++] << shift;
+    }
+    return kind === "float" ? new Float32Array(values.buffer) : kind === "share" ? shares(values, width) : values;
   }
 
   function shares(values, width) {
@@ -105,10 +121,15 @@
     const data = JSON.parse(part("data").textContent);
     part("data").textContent = "";
     if (typeof DecompressionStream === "undefined") return fail(part, "a newer browser (of 2023 or later)");
-    return inflated(data.bytes).then((bytes) => new Viewer(root, part, data, bytes)).catch((error) => {
-      fail(part, "its data, which cannot be read (" + error.message + "): write the file again");
-      throw error;
-    });
+    const count = data.contexts.reduce((sum, context) => sum + context.count, 0), arrays = {};
+    const length = (name) => (/^(top|prob)\./.test(name) ? data.most : 1) * count;
+    return add(arrays, data.measures, length)
+      .then(() => new Viewer(root, part, data, arrays, count))
+      .then((viewer) => add(arrays, data.tops, length).then(() => viewer.describe(viewer.pointed)))
+      .catch((error) => {
+        fail(part, "its data, which cannot be read (" + error.message + "): write the file again");
+        throw error;
+      });
   }
 
   function fail(part, wanted) {
@@ -117,13 +138,9 @@
   }
 
   class Viewer {
-    constructor(root, part, data, bytes) {
-      Object.assign(this, { root, part, data });
+    constructor(root, part, data, arrays, count) {
+      Object.assign(this, { root, part, data, arrays, count });
       this.prefix = root.dataset.prefix;
-      this.count = data.contexts.reduce((sum, context) => sum + context.count, 0);
-      const listed = (name) => (/^(top|prob)\./.test(name) ? data.most : 1) * this.count;
-      this.arrays = unpack(bytes, data.arrays, listed);
-      data.bytes = "";
       this.special = new Set(data.tokens.special);
       this.pieces = new Map(); // token -> its nodes, to be cloned
       this.matched = new Uint8Array(this.count).fill(1);
@@ -222,7 +239,7 @@
         if (this.arrays.position[i] !== (i > context.first ? this.arrays.position[i - 1] + 1 : 0)) list.append(gap());
         list.append(this.token(i));
       }
-      const title = node("h3", "tv-title", node("strong", "", `Context ${about.index}`),
+      const title = node(`h${this.root.dataset.level}`, "tv-title", node("strong", "", `Context ${about.index}`),
         node("span", "", "prompt ", node("bdi", "", plain(about.prompt_id.slice(0, 80)))), node("span", "", `${about.count.toLocaleString("en")} positions`));
       context.mean = node("span", "");
       title.append(context.mean);
@@ -476,7 +493,7 @@
 
     edge(i, by) {
       const { first, end } = this.contexts[this.owner[i]];
-      return this.next(by > 0 ? first - 1 : end, by) >= 0 ? this.scan(by > 0 ? first : end - 1, by) : -1;
+      return this.scan(by > 0 ? first : end - 1, by);
     }
 
     scan(i, by) {
@@ -563,11 +580,12 @@
 
     tops(i) {
       const made = node("div", "tv-tops"), { models, most } = this.data;
+      if (!("top.0" in this.arrays)) return made; // they come a moment after the measures
       [0, 1, 2 + this.checkpoint].forEach((model, place) => {
         const name = place === 0 ? ["teacher"] : place === 1 ? [...symbol("\u03b8_0"), " (before)"] : [plain(models[model]) + " (after)"];
         const list = node("ol", "");
         for (let rank = 0; rank < most; rank++) list.append(this.topRow(model, i, rank));
-        made.append(node("section", `tv-model${place}`, node("h4", "", ...name), list));
+        made.append(node("div", `tv-model${place}`, node("p", "", ...name), list));
       });
       return made;
     }
@@ -584,12 +602,14 @@
     }
 
     announce(i) {
-      const { about } = this.contexts[this.owner[i]], { texts } = this.data.tokens;
-      const first = this.topToken(0, i, 0), scale = this.scale;
+      const { about } = this.contexts[this.owner[i]], { texts } = this.data.tokens, scale = this.scale;
       const named = (token) => spoken(texts[token].slice(0, SHORT));
-      this.part("live").textContent = `Position ${this.arrays.position[i]} of context ${about.index}: ${named(this.arrays.token[i])}. `
-        + `${scale.label} ${number(this.values(scale)[i], 3)}${scale.unit ? " " + scale.unit : ""}, quadrant ${this.arrays.quadrant[i]}. `
-        + `The teacher's first: ${named(first)}, ${percent(this.arrays["prob.0"][i * this.data.most], 2)}.`;
+      const said = [`Position ${this.arrays.position[i]} of context ${about.index}: ${named(this.arrays.token[i])}. `
+        + `${scale.label} ${number(this.values(scale)[i], 3)}${scale.unit ? " " + scale.unit : ""}, quadrant ${this.arrays.quadrant[i]}.`];
+      if ("top.0" in this.arrays) {
+        said.push(`The teacher's first: ${named(this.topToken(0, i, 0))}, ${percent(this.arrays["prob.0"][i * this.data.most], 2)}.`);
+      }
+      this.part("live").textContent = said.join(" ");
     }
   }
 

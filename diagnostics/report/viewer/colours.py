@@ -24,7 +24,7 @@ LIMIT_QUANTILE = 0.99
 THEMES = {
     "light": {
         "ground": "#ffffff",
-        "inks": ("#15181c", "#ffffff"),
+        "inks": ("#000000", "#ffffff"),
         "up": "#0072b2",
         "down": "#d55e00",
         "c": "#009e73",
@@ -33,7 +33,7 @@ THEMES = {
     },
     "dark": {
         "ground": "#1b1f23",
-        "inks": ("#0c0e10", "#ffffff"),
+        "inks": ("#000000", "#ffffff"),
         "up": "#56b4e9",
         "down": "#f5843d",
         "c": "#35c496",

@@ -67,25 +67,31 @@ class Packed:
     content: bytes
 
 
-def packed_arrays(shown: Shown, precision: Precision = FINE) -> dict[str, Packed]:
-    """Every array of the viewer, by name; tokens are places in `Shown.token_ids`.
-
-    `top.0` is the teacher's, (pos, most) flat; of the others a number below `most` is a rank in the
-    list of the model before them (`reference`), any other one is a place plus `most`.
-    """
-    measured, places = shown.measured, _places(shown.token_ids())
+def packed_measures(shown: Shown, precision: Precision = FINE) -> dict[str, Packed]:
+    """What positions are and measure, (pos,) each, by name; a token is its place in `token_ids`."""
+    measured = shown.measured
     arrays = {
         "position": whole(measured.position),
-        "token": whole(places[measured.token_id]),
+        "token": whole(_places(shown.token_ids())[measured.token_id]),
         "quadrant": whole(measured.quadrant),
         "kept": whole(measured.kept),
         **{name: floats(values, precision) for name, values in measured.measures.items()},
     }
-    for index, gain in enumerate(measured.gain):
+    for index, (gain, kl) in enumerate(zip(measured.gain, measured.kl, strict=True)):
         arrays[f"gain.{index}"] = floats(gain, precision)
         if precision is FINE:
-            arrays[f"kl.{index}"] = floats(measured.kl[index], precision)
-    tops = places[shown.top_ids.swapaxes(1, 2)]
+            arrays[f"kl.{index}"] = floats(kl, precision)
+    return arrays
+
+
+def packed_tops(shown: Shown, precision: Precision = FINE) -> dict[str, Packed]:
+    """Every model's most probable tokens and their probabilities, (pos, most) flat, by name.
+
+    `top.0` is the teacher's. In the others a number below `most` is a rank in the list of the model
+    before (`reference`), any other one is a token's place plus `most`.
+    """
+    tops = _places(shown.token_ids())[shown.top_ids.swapaxes(1, 2)]
+    arrays = {}
     for index, top in enumerate(tops):
         seen = top if index == 0 else _beside(top, tops[reference(index)])
         arrays[f"top.{index}"] = whole(seen.ravel())

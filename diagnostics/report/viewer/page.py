@@ -25,7 +25,8 @@ from diagnostics.report.viewer.encode import (
     FINE,
     Precision,
     bundled,
-    packed_arrays,
+    packed_measures,
+    packed_tops,
     script_json,
     token_strings,
 )
@@ -107,31 +108,34 @@ def write_viewers(run: Run, out: Path, settings: ViewerSettings) -> list[Path]:
 
 
 def viewer_section(
-    run: Run, settings: ViewerSettings, *, contexts: int = 24, number: int = 1
+    run: Run, settings: ViewerSettings, *, contexts: int = 24, number: int = 1, level: int = 3
 ) -> Markup:
     """The viewer of some contexts as a section of a page, 250 kB at most with its script.
 
-    `number` tells viewers of one page apart; the first brings the style for all. The page gives it
-    a heading, and has `SCRIPT` once among its scripts, below the section. Raises InputError as
-    `write_viewer` does.
+    `number` tells viewers of one page apart; the first brings the style for all. `level` is that of
+    contexts' headings: the page gives the viewer one above. It also has `SCRIPT` once among its
+    scripts, below the section. Raises InputError as `write_viewer` does.
     """
     measured = measure(run, settings.top_k, settings.seed)
 
     def section(chosen: Sequence[int]) -> str:
         part = _sample(measured, chosen, ALL)
-        return str(template("viewer_section.html.j2").render(
-            **_context(measured, part, COARSE, SECTION_PROMPT),
-            prefix="tv" if number == 1 else f"tv{number}",
-            boxed=True,
-            styled=number == 1,
-        ))  # fmt: skip
+        values = _context(measured, part, COARSE, SECTION_PROMPT)
+        prefix = "tv" if number == 1 else f"tv{number}"
+        return template("viewer_section.html.j2").render(
+            **values, prefix=prefix, level=level, boxed=True, styled=number == 1
+        )
 
     return Markup(_fitting(measured, contexts, section, SECTION_BYTES))
 
 
 def _page(measured: Measured, part: Part) -> str:
     return template("viewer_page.html.j2").render(
-        **_context(measured, part, FINE, LONGEST_PROMPT), prefix="tv", boxed=False, script=SCRIPT
+        **_context(measured, part, FINE, LONGEST_PROMPT),
+        prefix="tv",
+        level=2,
+        boxed=False,
+        script=SCRIPT,
     )
 
 
@@ -187,7 +191,8 @@ def _context(
         "contexts": _contexts(measured, part.contexts, longest_prompt),
         "tokens": token_strings(token_ids, texts),
         "files": [list(other) for other in part.others],
-        **bundled(packed_arrays(shown, precision)),
+        "measures": bundled(packed_measures(shown, precision)),
+        "tops": bundled(packed_tops(shown, precision)),
     }
     return {
         "run": run,
