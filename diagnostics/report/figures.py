@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -88,6 +89,11 @@ def focus(results: Results) -> tuple[pd.DataFrame, Bootstrap]:
 def checkpoint_frame(results: Results, name: str) -> pd.DataFrame:
     """One checkpoint's rows of the first run's token table."""
     return results.tokens[results.tokens["checkpoint"] == name].reset_index(drop=True)
+
+
+def style_file() -> Path:
+    """Our matplotlib style, for `plt.style.use`."""
+    return Path(str(files("diagnostics.report") / "templates" / "figures.mplstyle"))
 
 
 @contextmanager
