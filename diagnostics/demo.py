@@ -37,6 +37,7 @@ from diagnostics.training.settings import TrainSettings
 
 DEFAULT_OUT = Path("reports/demo")
 DEFAULT_BANK = Path("banks/demo.parquet")
+DEFAULT_CHECKPOINTS = Path("banks/demo-checkpoints")
 PROMPT_SEED, TRAINING_SEED = 10, 11
 LEARNING_RATE = 3e-4  # 1e-3 makes the held-out KL rise again (docs/log.md)
 MARKER = "made-by-demo.txt"
@@ -71,7 +72,10 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> Path:
     size = QUICK if quick else FULL
     student, teacher = as_model(STUDENT), as_model(TEACHER)
     _clear(out)
-    bank_file = DEFAULT_BANK if out == DEFAULT_OUT and not quick else out / "bank.parquet"
+    committed = out == DEFAULT_OUT and not quick
+    bank_file = DEFAULT_BANK if committed else out / "bank.parquet"
+    trained = DEFAULT_CHECKPOINTS if committed else out / "checkpoints"
+    shutil.rmtree(trained, ignore_errors=True)
     write_prompts(out / "prompts" / "bank.jsonl", PROMPT_SEED, size.contexts, held_out=True)
     write_prompts(out / "prompts" / "training.jsonl", TRAINING_SEED, size.training_prompts)
     with _step(f"bank: {size.contexts} rollouts of the student"):
@@ -81,7 +85,7 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> Path:
     checkpoints = {}
     for name, selector, budget in ARMS:
         with _step(f"training: {selector}, {budget:.0%} of positions, {size.steps} steps"):
-            folder = out / "checkpoints" / name
+            folder = trained / name
             settings = TrainSettings(
                 selector=selector,
                 budget=budget,

@@ -18,8 +18,33 @@ from diagnostics.scoring.run import (
     part_file,
     scores_table,
 )
+from diagnostics.scoring.texts import contexts_file, vocabulary_file, vocabulary_table
 
 VOCABULARY, STORED_K = 40, 8
+HOSTILE = (  # texts that tokens and prompts may have
+    "<end>",
+    "<script>window.__hacked=1</script>",
+    "</script><script>window.__hacked=2</script>",
+    "<!--",
+    "<!--<script>",
+    "]]>",
+    "<img src=x onerror=window.__hacked=3>",
+    "&lt;b&gt;",
+    "\u202egnp.exe",
+    "\u2066\u200b\ufeff",
+    "\u2028\u2029",
+    "\x00\x07\x1b[31m",
+    "👩‍👩‍👧",
+    "مرحبا",
+    "x" * 100_000,
+    " ",
+    "\n\n",
+    "\t",
+    "",
+    "e\u0301",
+    "{{ 7 * 7 }}",
+    "'\"`",
+)
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -58,6 +83,7 @@ def write_run(
     noise: Mapping[str, float] = {"batch": 1e-6},
     dropped: Mapping[str, Sequence[float]] = {},
     origins: Mapping[str, Mapping[str, Any]] = {},
+    texts: Sequence[str] | None = None,
     **manifest_keys: Any,
 ) -> Run:
     """A run of one part: two rollouts a prompt, checkpoints that moved to the teacher a bit.
@@ -65,7 +91,8 @@ def write_run(
     `checkpoints` says how far each moved, `noise` by kind how much the logits change when theta_0
     is scored again; a checkpoint of a kind's name is that second scoring. `dropped` gives a model's
     dropped mass at its first positions, 0 elsewhere. `origins` gives checkpoints a step and a
-    series. `manifest_keys` go over the manifest's.
+    series. `texts` are the first ids' (the first is a special token, ids beyond have none), and
+    the prompts' too; None makes a run without texts. `manifest_keys` go over the manifest's.
     """
     rng = np.random.default_rng(seed)
     contexts = 2 * prompts
@@ -107,7 +134,14 @@ def write_run(
             "prompt_id": [f"p{i // 2:03d}" for i in range(contexts)],
         }
     )
-    write_parquet(folder / "contexts.parquet", ids)
+    if texts is not None:
+        prompt_texts = [texts[i // 2 % len(texts)] for i in range(contexts)]
+        ids = ids.append_column("prompt_text", pa.array(prompt_texts))
+        ids = ids.append_column("response_text", pa.array([""] * contexts))
+        known = [*texts, *[None] * VOCABULARY][:VOCABULARY]
+        rows = [(text, index == 0) for index, text in enumerate(known)]
+        write_parquet(vocabulary_file(folder), vocabulary_table(rows))
+    write_parquet(contexts_file(folder), ids)
     stamp = {"model": "random", "fingerprint": "0" * 64}
     manifest = {
         "schema_version": SCHEMA_VERSION,

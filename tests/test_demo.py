@@ -21,6 +21,7 @@ from diagnostics.scoring.task import Settings
 
 ROOT = Path(__file__).parent.parent
 BANK, REPORT = ROOT / "banks" / "demo.parquet", ROOT / "reports" / "demo"
+CHECKPOINTS = ROOT / "banks" / "demo-checkpoints"
 
 # Another machine's matrix products differ in the last bits of float32 (KL by some 1e-6 nats), which
 # can carry single positions over a cut; a mean over 100 positions or more then moves by less.
@@ -58,7 +59,7 @@ def test_the_bank_was_made_with_the_embedded_student() -> None:
 
 @pytest.mark.slow
 def test_the_reports_numbers_come_back_from_bank_and_checkpoints(tmp_path: Path) -> None:
-    checkpoints = {name: str(REPORT / "checkpoints" / name) for name, _, _ in ARMS}
+    checkpoints = {name: str(CHECKPOINTS / name) for name, _, _ in ARMS}
     run = rescore(
         read_bank(BANK), str(TEACHER), str(STUDENT), checkpoints, tmp_path, Settings(), name="demo"
     )

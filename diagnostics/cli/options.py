@@ -42,3 +42,7 @@ RayAddress = Annotated[
 ]
 BankFile = Annotated[Path, typer.Argument(help="A bank: a Parquet file or a folder of them.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", help="csv, md, tex, parquet: several with commas, or repeated."),
+]

@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.cli.options import DefinitionSet, Draws, RayAddress, RayWorkers, Seed
+from diagnostics.cli.options import (
+    DefinitionSet,
+    Draws,
+    Formats,
+    RayAddress,
+    RayWorkers,
+    RunFolder,
+    Seed,
+    Support,
+)
 
 app = typer.Typer()
 
@@ -57,7 +66,12 @@ def plan(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs (or NAME=RUN), report folders as `intervene` writes, lists of evaluations."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
     definitions: DefinitionSet = "paper",
     top_k: Annotated[int, typer.Option(min=1, help="Main support size K.")] = 16,
@@ -69,11 +83,13 @@ def report(
     redo_cuts: Annotated[
         bool, typer.Option(help="Headline numbers also with norms and cuts redone in each draw.")
     ] = False,
+    formats: Formats = None,
 ) -> None:
     """Write tables, figures, the page and results.json."""
     from diagnostics.report.analysis import ReportSettings
-    from diagnostics.report.write import write_report
-    from diagnostics.scoring.run import open_run
+    from diagnostics.report.formats import check_formats
+    from diagnostics.report.sources import parts_of
+    from diagnostics.report.write import write_chapters
     from diagnostics.statistics.inference.bootstrap import check_kind
     from diagnostics.statistics.tables.definitions import check_definitions
 
@@ -85,8 +101,71 @@ def report(
         interval=check_kind(interval),
         redo_cuts=redo_cuts,
     )
-    page = write_report([open_run(run) for run in runs], out, settings)
+    chosen = check_formats(formats)
+    parts = parts_of(sources, settings)
+    page = write_chapters(parts.chapters, out, viewers=parts.viewers, formats=chosen)
     typer.echo(f"Report: {page}")
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A run (or NAME=RUN) or a report folder.")],
+    second: Annotated[str, typer.Argument(help="The other: differences are first less second.")],
+    out: Annotated[Path, typer.Option(help="Folder of the comparison.")],
+    definitions: Annotated[
+        str | None, typer.Option(help="Of runs; default: the report's beside, or paper.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="K of runs; default: the report's beside, or 16.")
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="A=B: which go together, if not those of one name.")
+    ] = None,
+    run: Annotated[
+        list[str] | None, typer.Option(help="A=B: the same for runs of reports that hold several.")
+    ] = None,
+    formats: Formats = None,
+) -> None:
+    """Set two runs or reports side by side, paired where the bank is the same."""
+    from rich.console import Console
+
+    from diagnostics.report.comparison import compare_sides
+    from diagnostics.report.comparison_chapter import comparison_chapter, show
+    from diagnostics.report.formats import check_formats
+    from diagnostics.report.sides import open_sides
+    from diagnostics.report.write import write_chapters
+    from diagnostics.statistics.tables.definitions import check_definitions
+
+    chosen = check_formats(formats)
+    named = None if definitions is None else check_definitions(definitions)
+    sides = open_sides([first, second], definitions=named, top_k=top_k)
+    found = compare_sides(*sides, runs=run or (), checkpoints=checkpoint or ())
+    page = write_chapters([comparison_chapter(found)], out, formats=chosen)
+    show(found, Console(width=None if sys.stdout.isatty() else 140))
+    typer.echo(f"Comparison: {page}")
+
+
+@app.command()
+def view(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The page, an HTML file.")],
+    top_k: Support = 16,
+    contexts: Annotated[
+        int | None, typer.Option(min=1, help="At most so many in a file; default: what fits.")
+    ] = None,
+    split: Annotated[
+        bool, typer.Option(help="All contexts, in files FILE-01.html, … that link to each other.")
+    ] = False,
+    seed: Seed = 0,
+) -> None:
+    """Write the token viewer: rollouts as text, coloured by what happened at each token."""
+    from diagnostics.report.viewer.page import ViewerSettings, write_viewer, write_viewers
+    from diagnostics.scoring.run import open_run
+
+    settings = ViewerSettings(top_k=top_k, contexts=contexts, seed=seed)
+    paths = (write_viewers if split else write_viewer)(open_run(run), out, settings)
+    for path in paths:
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 @app.command()
@@ -96,14 +175,21 @@ def downstream(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the tables.")],
     budget: Annotated[float, typer.Option(help="The budget of tables 3 and 12.")] = 0.1,
+    formats: Formats = None,
 ) -> None:
     """Write tables 3, 4, 11, 12 and 13 of evaluation results, the paper's beside."""
-    from diagnostics.report.downstream import run_downstream
+    from diagnostics.files import write_text
+    from diagnostics.report.downstream import read_downstream
+    from diagnostics.report.formats import check_formats
+    from diagnostics.report.write import write_chapters
     from diagnostics.statistics.selection.selectors import check_budget
 
     check_budget(budget)
-    written = run_downstream(results, out, budget=budget)
-    typer.echo(f"{out}: {', '.join(written)}")
+    chosen = check_formats(formats)
+    records, chapter = read_downstream(results, budget=budget)
+    write_text(out / "records.csv", records.to_csv(index=False))
+    page = write_chapters([chapter], out, formats=chosen)
+    typer.echo(f"Report: {page}: {', '.join(sheet.name for sheet in chapter.sheets)}")
 
 
 @app.command()

@@ -11,6 +11,7 @@ import typer
 from diagnostics.cli.options import (
     Device,
     DtypeName,
+    Formats,
     HeldOut,
     LearningRate,
     MicroBatch,
@@ -151,16 +152,19 @@ def intervene(
     device: Device = "auto",
     dtype: DtypeName = "float32",
     trl: TrlOptions = None,
+    formats: Formats = None,
 ) -> None:
     """Train masks x budgets x seeds, rescore them on one bank, report what each mask did.
 
     Without models: the embedded pair. Run again it goes on where it was.
     """
     from diagnostics.interventions.embedded import run_embedded
+    from diagnostics.report.formats import check_formats
 
+    chosen_formats = check_formats(formats)
     given = (student, teacher, bank, prompts)
     if not any(given):
-        page = run_embedded(out, quick=quick, workers=workers)
+        page = run_embedded(out, quick=quick, workers=workers, formats=chosen_formats)
         typer.echo(f"Report: {page}")
         return
     if student is None or teacher is None or bank is None or prompts is None or quick:
@@ -204,5 +208,6 @@ def intervene(
         ReportSettings(top_k=top_k, draws=draws),
         workers=workers or default_workers(chosen),
         say=say,
+        formats=chosen_formats,
     )
     typer.echo(f"Report: {page}")

@@ -23,15 +23,15 @@ from diagnostics.interventions.experiment import (
     is_trained,
 )
 from diagnostics.interventions.processes import in_processes
-from diagnostics.report.downstream import with_views
-from diagnostics.report.views import View
+from diagnostics.report.chapters import Sheet
+from diagnostics.report.downstream import downstream_sheets
 
 BUDGET = 0.05
 
 
 def answer_tables(
     experiment: Experiment, out: Path, *, sheets: int, workers: int, say: Say
-) -> dict[str, tuple[pd.DataFrame, View]]:
+) -> list[Sheet]:
     """Tables 3, 4, 11, 12 and 13 of the arms of the first seed, with how they are shown.
 
     Each model answers the first held-out `sheets`.
@@ -50,7 +50,7 @@ def answer_tables(
     parts = [pd.read_csv(file, keep_default_na=False, na_values=[""]) for *_, file in jobs]
     records = pd.concat(parts, ignore_index=True)
     records["category"] = records["category"].fillna("")
-    return with_views(downstream_tables(check_records(records), budget=BUDGET))
+    return list(downstream_sheets(downstream_tables(check_records(records), budget=BUDGET)))
 
 
 def _answer(arm: Arm, folder: Path, sheets: int, file: Path) -> None:

@@ -7,6 +7,7 @@ its own in a few minutes. What the arms share was chosen on the held-out KL (doc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from diagnostics.interventions.processes import default_workers
 from diagnostics.interventions.report import run_experiment
 from diagnostics.progress import say
 from diagnostics.report.analysis import ReportSettings
+from diagnostics.report.formats import DEFAULT_FORMATS, Format
 from diagnostics.statistics.selection.selectors import Selector
 from diagnostics.training.settings import TrainSettings
 
@@ -71,7 +73,13 @@ QUICK = Size(
 )
 
 
-def run_embedded(out: Path, *, quick: bool = False, workers: int | None = None) -> Path:
+def run_embedded(
+    out: Path,
+    *,
+    quick: bool = False,
+    workers: int | None = None,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
+) -> Path:
     """Runs the experiment in `out`, or goes on with it, and returns the page's path."""
     size = QUICK if quick else FULL
     bank, prompts = out / "prompts" / "bank.jsonl", out / "prompts" / "training.jsonl"
@@ -103,4 +111,5 @@ def run_embedded(out: Path, *, quick: bool = False, workers: int | None = None) 
         workers=workers,
         say=say,
         extra=partial(answer_tables, experiment, out, sheets=size.sheets, workers=workers, say=say),
+        formats=formats,
     )

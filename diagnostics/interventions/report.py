@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-
-import pandas as pd
 
 from diagnostics.interventions.experiment import (
     Experiment,
@@ -16,11 +14,11 @@ from diagnostics.interventions.experiment import (
     trained_arms,
 )
 from diagnostics.report.analysis import ReportSettings
-from diagnostics.report.interventions import write_interventions
-from diagnostics.report.views import View
+from diagnostics.report.chapters import Sheet
+from diagnostics.report.formats import DEFAULT_FORMATS, Format
+from diagnostics.report.interventions import report_arms
+from diagnostics.report.write import write_chapters
 from diagnostics.training.settings import TrainSettings
-
-Extra = Mapping[str, tuple[pd.DataFrame, View]]
 
 
 def run_experiment(
@@ -30,27 +28,28 @@ def run_experiment(
     *,
     workers: int,
     say: Say,
-    extra: Callable[[], Extra] = dict,
+    extra: Callable[[], Iterable[Sheet]] = tuple,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
 ) -> Path:
     """Trains what is not trained, rescores what is not rescored, reports; the page's path.
 
-    `extra` makes further tables of trained arms, by name, with how they are shown.
+    `extra` makes further tables of trained arms.
     """
     say(f"training {len(experiment.arms)} arms, {workers} at a time")
     train_arms(experiment, out, workers=workers, say=say)
     say(f"rescoring them on {experiment.bank}")
     run = rescore_arms(experiment, out)
-    more = extra()
+    more = tuple(extra())
     say("report")
-    return write_interventions(
+    chapter = report_arms(
         run,
         trained_arms(experiment, out),
-        out,
         settings,
-        extra_tables=more,
+        extra=more,
         missing=failures(experiment, out),
         training=shared_settings(experiment.settings),
     )
+    return write_chapters([chapter], out, formats=formats)
 
 
 def shared_settings(settings: TrainSettings) -> dict[str, object]:

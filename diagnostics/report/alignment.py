@@ -23,8 +23,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diagnostics.files import write_json, write_text
-from diagnostics.report.figures import (
+from diagnostics.files import write_json
+from diagnostics.report.chapters import Sheet, json_rows, plain
+from diagnostics.report.figures.style import (
     INCOMPATIBLE,
     LEARNABLE,
     NEUTRAL,
@@ -33,8 +34,9 @@ from diagnostics.report.figures import (
     legend_below,
     zero_line,
 )
-from diagnostics.report.views import Shown, View, cells, markdown
-from diagnostics.report.write import json_rows, plain, write_csv, write_figure
+from diagnostics.report.formats import write_sheet
+from diagnostics.report.views import Shown, View
+from diagnostics.report.write import write_figure
 from diagnostics.statistics.tables.definitions import PAPER
 
 FILES = {
@@ -129,11 +131,10 @@ def write_alignment(
     record: Mapping[str, Any],
 ) -> Path:
     """Writes every file but the Parquet table to `out` and returns the Markdown of correlations."""
-    note = f"Definitions: {PAPER.name}."
     for name, stem in FILES.items():
         view, frame = VIEWS[name], tables[name]
-        write_csv(out / f"{stem}.csv", frame, PAPER.name)
-        write_text(out / f"{stem}.md", markdown(cells(frame, view.columns), view, note))
+        sheet = Sheet(name=stem, frame=frame, view=view)
+        write_sheet(out / stem, sheet, PAPER.name, ("csv", "md"))
     with figure_style():
         write_figure(alignment_figure(positions, tables), out, "alignment", PAPER.name)
     found = {name: json_rows(frame) for name, frame in tables.items()}

@@ -16,12 +16,15 @@ from diagnostics.errors import InputError
 from diagnostics.progress import Advance, silent
 from diagnostics.report.checks import (
     band_rows,
+    choice_rows,
     design_rows,
     differ_rows,
     interval_rows,
     overlap_rows,
     placebo_rows,
 )
+from diagnostics.report.examples import example_positions
+from diagnostics.report.jackknife import estimate_frame
 from diagnostics.report.noise import NO_FLOOR, Floor, Row, measure
 from diagnostics.report.rows import (
     ANSWERS,
@@ -32,6 +35,7 @@ from diagnostics.report.rows import (
     answer_rows,
     checkpoint_rows,
     kind_counts,
+    kind_rows,
     noise_rows,
     quadrant_rows,
     signal_rows,
@@ -112,7 +116,8 @@ class Results:
     """Everything a report says.
 
     Fields: `tables` by name; `tokens` the first run's table at `top_k`; `unchanged` the same for
-    theta_0 scored a second time, one table for each kind of noise that counts.
+    theta_0 scored a second time, one table for each kind of noise that counts; `positions` two
+    examples of the first run (`examples`); `estimates` what comparisons are made from.
     """
 
     settings: ReportSettings
@@ -121,6 +126,8 @@ class Results:
     answers: list[Answer]
     tokens: pd.DataFrame
     unchanged: list[pd.DataFrame]
+    positions: pd.DataFrame
+    estimates: pd.DataFrame
 
 
 def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = silent) -> Results:
@@ -140,18 +147,22 @@ def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = si
         answers=[_answer(row) for row in rows["answers"]],
         tokens=scored[0].tokens,
         unchanged=scored[0].unchanged,
+        positions=example_positions(runs[0], scored[0].first.frame, scored[0].measured),
+        estimates=pd.concat([one.estimates for one in scored], ignore_index=True),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scored:
-    """One run: its record, its token table at the main K, its first checkpoint there, and the
-    tables of no change."""
+    """One run: its record, its token table at the main K, its first checkpoint there, the tables
+    of no change, and teacher and theta_0 at the main K."""
 
     record: dict[str, Any]
+    measured: Measured
     first: Piece
     tokens: pd.DataFrame
     unchanged: list[pd.DataFrame]
+    estimates: pd.DataFrame
 
 
 def _run_rows(
@@ -166,8 +177,8 @@ def _run_rows(
     found: _Scored | None = None
     for k, frame in zip(ks, tables, strict=True):
         main = k == settings.top_k
-        pieces[k] = list(_slices(run, k, frame, settings))
-        twice = _scored_twice(run, pieces[k][0], settings)
+        pieces[k] = list(slices(run, k, frame, settings))
+        twice = scored_twice(run, pieces[k][0], settings)
         noise = [piece for piece in twice if kind_counts(run, piece.checkpoint)]
         floors = [noise_floor(p.checkpoint, p.frame, p.bootstrap) for p in twice]
         within = [floor for floor in floors if kind_counts(run, floor.kind)]
@@ -182,9 +193,11 @@ def _run_rows(
             unchanged = [piece.frame for piece in noise]
             found = _Scored(
                 record=describe(run, floors),
+                measured=measured.at(k),
                 first=pieces[k][0],
                 tokens=frame,
                 unchanged=unchanged,
+                estimates=estimate_frame(pieces[k], noise),
             )
             rows["trajectory"] += trajectory_rows(run, frame, k, settings.bootstrap)
     main_start = measured.at(settings.top_k)
@@ -202,6 +215,7 @@ def _checks(
     for piece in pieces[measured.k]:
         yield "intervals", interval_rows(piece, redo=redo)
         yield "buckets", bucket_rows(piece)
+        yield "choices", choice_rows(piece)
     for same in zip(*pieces.values(), strict=True):
         yield "bands", band_rows(same, measured.k)
     yield "bins", bin_rows(first)
@@ -256,7 +270,8 @@ def require_reportable(run: Run, settings: ReportSettings) -> None:
         )
 
 
-def _slices(run: Run, k: int, frame: pd.DataFrame, settings: ReportSettings) -> Iterator[Piece]:
+def slices(run: Run, k: int, frame: pd.DataFrame, settings: ReportSettings) -> Iterator[Piece]:
+    """Each checkpoint of a run's token table at one K."""
     start = None
     size = int(run.manifest["vocabulary"]["shared"])
     names = TABLE_SELECTORS if k == settings.top_k else PAPER_SELECTORS
@@ -268,7 +283,7 @@ def _slices(run: Run, k: int, frame: pd.DataFrame, settings: ReportSettings) -> 
         yield Piece(run.name, str(name), k, part, settings.bootstrap, start)
 
 
-def _scored_twice(run: Run, piece: Piece, settings: ReportSettings) -> list[Piece]:
+def scored_twice(run: Run, piece: Piece, settings: ReportSettings) -> list[Piece]:
     """The unchanged checkpoint of each kind of noise; selectors keep what they keep in `piece`."""
     found = []
     for kind in run.noise_kinds:
@@ -306,6 +321,7 @@ def _tables(
         yield "table05", partial(table05, piece)
         yield "checkpoints", partial(checkpoint_rows, piece, floor.kinds)
         yield "quadrants", partial(quadrant_rows, piece)
+        yield "q3_kinds", partial(kind_rows, piece)
         for question in ANSWERS:
             yield "answers", partial(answer_rows, piece, question)
 
@@ -324,7 +340,9 @@ TABLES = (
     "table06",
     "table08",
     "table09",
+    "choices",
     "quadrants",
+    "q3_kinds",
     "signals",
     "intervals",
     "bands",

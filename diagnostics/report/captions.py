@@ -10,6 +10,20 @@ _WHO = (Shown("run", "run", "text"), Shown("checkpoint", "checkpoint", "text"))
 _K = Shown("K", "top_k", "count")
 
 VIEWS: dict[str, View] = {
+    "answers": View(
+        "Answers for every checkpoint",
+        "The number behind each question, with the jackknife's t interval over prompts. Yes and "
+        "No: the interval lies beyond 0 and beyond the noise of scoring. Noise: how far from 0 the "
+        "same number of an unchanged checkpoint comes.",
+        (
+            *_WHO,
+            Shown("number", "question", "text"),
+            Shown("of", "outcome", "text"),
+            Shown("clear", "verdict", "text"),
+            Shown("value", "value", "interval"),
+            Shown("noise", "value_noise"),
+        ),
+    ),
     "checkpoints": View(
         "Checkpoints: what training did",
         "Means over every position of the bank. KL is KL(teacher ‖ student) in nats; gain is "
@@ -134,6 +148,20 @@ VIEWS: dict[str, View] = {
             Shown("ΔR² with C̃", "delta_r2_compatibility"),
         ),
     ),
+    "choices": View(
+        "Which selector leads, and by how much",
+        "At each budget the selector whose kept positions gained most (absolute gain, nats), and "
+        "how far it is above each other one: bands that hold together in 95 % of samples, since "
+        "what leads among many leads partly by chance. `random` does not compete.",
+        (
+            *_WHO,
+            Shown("budget", "budget", "share"),
+            Shown("leader", "best", "text"),
+            Shown("gain", "gain", "interval"),
+            Shown("other", "other", "text"),
+            Shown("above it by", "over", "interval"),
+        ),
+    ),
     "quadrants": View(
         "Quadrants of the entropy–KL plane",
         "Both axes are cut at their median over the bank. Q1: high entropy, high KL. Q2: high, "
@@ -194,6 +222,18 @@ VIEWS: dict[str, View] = {
             Shown("alone", "value", "interval"),
             Shown("band low", "band_low"),
             Shown("band high", "band_high"),
+        ),
+    ),
+    "q3_kinds": View(
+        "Kinds of Q3 positions (Fig. 3B)",
+        "Mean gain, nats, of positions in Q3 by what they are: the upper (q3+high-dl) and lower "
+        "(q3+low-dl) third by D^L, the upper third by D^I (q3+high-di). Positions of the bank, not "
+        "masks that were trained on.",
+        (
+            *_WHO,
+            Shown("kind", "mask", "text"),
+            Shown("positions", "n_positions", "count"),
+            Shown("gain", "gain", "interval"),
         ),
     ),
     "buckets": View(

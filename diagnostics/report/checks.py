@@ -21,6 +21,7 @@ import numpy as np
 from diagnostics.report.noise import Row
 from diagnostics.report.rows import OUTCOMES, Piece
 from diagnostics.scoring.run import Run
+from diagnostics.statistics.analyses.choices import choose
 from diagnostics.statistics.analyses.design import plan
 from diagnostics.statistics.analyses.differ import definitions_differ
 from diagnostics.statistics.analyses.gaps import support_split
@@ -123,6 +124,21 @@ def design_rows(piece: Piece) -> list[Row]:
     about = piece.key | {"top_k": piece.top_k, "prompts": made.prompts, "rollouts": made.rollouts}
     rows = made.to_frame().to_dict("records")
     return [about | {str(k): v for k, v in row.items()} for row in rows]
+
+
+def choice_rows(piece: Piece) -> list[Row]:
+    """The selector whose kept positions gained most at each budget, against every other one."""
+    rows = []
+    for budget in dict.fromkeys(budget for _, budget in piece.start.selected):
+        kept = {s: one for (s, asked), one in piece.start.selected.items() if asked == budget}
+        means: dict[str, Estimator] = {s: piece.mean(k.mask, "gain") for s, k in kept.items()}
+        found = choose(means, piece.bootstrap, beside="random")
+        for other, difference in found.over.items():
+            about = piece.key | {"budget": budget, "best": found.name}
+            rows.append(
+                about | spread("gain", found.value) | {"other": other} | spread("over", difference)
+            )
+    return rows
 
 
 def overlap_rows(piece: Piece) -> list[Row]:

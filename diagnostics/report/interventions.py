@@ -1,45 +1,37 @@
 """Writes the report of live interventions: tables 2, 7, 8 and 10, figures, numbers, the page.
 
 Trainings and rescoring happened elsewhere; here is one run and the arms whose checkpoints it holds.
-Not covered: Figure 4C-D, which are offline figures of the other report.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from diagnostics.files import write_json, write_text
 from diagnostics.progress import bar
 from diagnostics.report.analysis import ReportSettings
-from diagnostics.report.figures import figure_style
-from diagnostics.report.live_analysis import Extra, LiveResults, analyse_arms
-from diagnostics.report.live_figures import FIGURES
-from diagnostics.report.live_page import render_live_page
-from diagnostics.report.live_views import PAPER_COLUMNS, paper_beside
-from diagnostics.report.write import json_rows, plain, write_figure, write_twins
+from diagnostics.report.chapters import Chapter, Sheet
+from diagnostics.report.live_analysis import analyse_arms
+from diagnostics.report.live_chapter import interventions_chapter
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.interventions import Arm
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def write_interventions(
+def report_arms(
     run: Run,
     arms: Sequence[Arm],
-    out: Path,
     settings: ReportSettings,
     *,
-    extra_tables: Extra = NOTHING,
+    extra: Sequence[Sheet] = (),
     missing: Mapping[str, str] = NOTHING,
     training: Mapping[str, Any] = NOTHING,
-) -> Path:
-    """Reports arms that were rescored in `run`, to `out`; returns the page's path.
+) -> Chapter:
+    """The chapter of arms that were rescored in `run`.
 
-    `extra_tables` come after the others, with their views; `missing` says of each arm that failed
+    `extra` tables come after the others; `missing` says of each arm that failed
     or was skipped why; `training` holds settings that all arms share. Raises InputError as
     `analyse_arms` does.
     """
@@ -48,36 +40,8 @@ def write_interventions(
             run,
             arms,
             settings,
-            extra_tables=extra_tables,
             missing=missing,
             training=training,
             advance=advance,
         )
-    for name, frame in results.tables.items():
-        view = results.views[name]
-        note = results.note_of(name)
-        write_twins(out / "tables" / name, frame, view, note, settings.definitions)
-    svgs: dict[str, str] = {}
-    with figure_style():
-        for name, draw in FIGURES.items():
-            figure = draw(results.drawn)
-            if figure is not None:
-                svgs[name] = write_figure(figure, out / "figures", name, settings.definitions)
-    write_json(out / "results.json", live_record(results), indent=None)
-    page = out / "report.html"
-    write_text(page, render_live_page(results, svgs))
-    return page
-
-
-def live_record(results: LiveResults) -> dict[str, Any]:
-    """Everything of the report as JSON values; a number that does not exist is null."""
-    paper = {name: paper_beside(name) for name in PAPER_COLUMNS if name in results.tables}
-    return {
-        **asdict(results.settings),
-        "training": plain(results.training),
-        "runs": [plain(results.run)],
-        "arms": [plain(asdict(arm)) for arm in results.arms],
-        "noise": plain(dict(results.noise)),
-        "tables": {name: json_rows(frame) for name, frame in results.tables.items()},
-        "paper": {name: json_rows(frame) for name, frame in paper.items() if frame is not None},
-    }
+    return interventions_chapter(results, extra)

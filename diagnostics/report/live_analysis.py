@@ -11,14 +11,14 @@ import pandas as pd
 from diagnostics.errors import InputError
 from diagnostics.progress import Advance, silent
 from diagnostics.report.analysis import ReportSettings, require_reportable
-from diagnostics.report.live_answers import Card, answer_table, answers
+from diagnostics.report.live_answers import Asked, answer_table, answers
 from diagnostics.report.live_figures import Drawn
 from diagnostics.report.live_rows import arm_rows, live_rows, missing_rows, with_difference_noise
 from diagnostics.report.live_views import VIEWS
 from diagnostics.report.noise import Floor, Row, measure
 from diagnostics.report.rows import kind_counts, noise_rows
 from diagnostics.report.scoring import describe
-from diagnostics.report.views import View, noise_note
+from diagnostics.report.views import noise_note
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.interventions import (
     Arm,
@@ -33,25 +33,22 @@ from diagnostics.statistics.tables.definitions import definition_set
 
 SHOWN_BUDGETS = 3  # panels of the forest: those with the most masks
 
-Extra = Mapping[str, tuple[pd.DataFrame, View]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveResults:
     """Everything that a report of live interventions says.
 
-    Fields: `run` its identity and scoring; `arms`; `tables` by name, in the page's order; `views`
-    of them; `cards` of plain answers; `noise` of gain and contrast, NaN where it was not measured;
-    `budgets` that stand first; `training` settings that all arms share;
-    `positions` of the bank and mean `kl_0` there, nats.
+    Fields: `run` its identity and scoring; `arms`; `tables` by name, in the page's order; `asked`
+    plain questions with their answers; `noise` of gain and contrast, NaN where it was not measured;
+    `budgets` that stand first; `training` settings that all arms share; `positions` of the bank
+    and mean `kl_0` there, nats.
     """
 
     settings: ReportSettings
     run: dict[str, Any]
     arms: tuple[Arm, ...]
     tables: dict[str, pd.DataFrame]
-    views: dict[str, View]
-    cards: list[Card]
+    asked: list[Asked]
     noise: dict[Number, float]
     budgets: tuple[float, ...]
     training: dict[str, Any]
@@ -60,9 +57,7 @@ class LiveResults:
 
     def note_of(self, name: str) -> str:
         """What an unchanged checkpoint shows in a table's gains; empty for a table without."""
-        columns = self.views[name].columns
-        own = name in VIEWS
-        return noise_note(self.tables[name], columns, self.tables["noise"]) if own else ""
+        return noise_note(self.tables[name], VIEWS[name].columns, self.tables["noise"])
 
     @property
     def drawn(self) -> Drawn:
@@ -75,18 +70,16 @@ def analyse_arms(
     arms: Sequence[Arm],
     settings: ReportSettings,
     *,
-    extra_tables: Extra,
     missing: Mapping[str, str],
     training: Mapping[str, Any],
     advance: Advance = silent,
 ) -> LiveResults:
     """All tables and answers of some arms.
 
-    Raises InputError for a K beyond the run's, a bank of a single prompt, an extra table of a name
-    that is taken, and as `measure_arms` does.
+    Raises InputError for a K beyond the run's, a bank of a single prompt, and as
+    `measure_arms` does.
     """
     require_reportable(run, settings)
-    _require_free(extra_tables)
     definitions = definition_set(settings.definitions)
     rescored = measure_arms(
         run, arms, settings.top_k, definitions, seed=settings.seed, advance=advance
@@ -98,16 +91,14 @@ def analyse_arms(
     floor = Floor(reach=reach, kinds=[f for f in floors if kind_counts(run, f.kind)])
     tables = _tables(run, rescored, settings, floor)
     noise = _noise(tables["table02"])
-    cards = answers(rescored, settings.bootstrap, noise)
-    tables |= {name: frame for name, (frame, _) in extra_tables.items()}
-    tables |= _about(run, rescored, cards, floors, missing)
+    asked = answers(rescored, settings.bootstrap, noise)
+    tables |= _about(run, rescored, asked, floors, missing)
     return LiveResults(
         settings=settings,
         run=describe(run, floors),
         arms=rescored.arms,
         tables=tables,
-        views=VIEWS | {name: view for name, (_, view) in extra_tables.items()},
-        cards=cards,
+        asked=asked,
         noise=noise,
         budgets=_main_budgets(rescored),
         training=dict(training),
@@ -131,14 +122,14 @@ def _tables(
 def _about(
     run: Run,
     rescored: Rescored,
-    cards: Sequence[Card],
+    asked: Sequence[Asked],
     floors: Sequence[NoiseFloor],
     missing: Mapping[str, str],
 ) -> dict[str, pd.DataFrame]:
     """Tables of single arms, of the answers, of the noise, and of arms without numbers."""
     found = {
         "arms": pd.DataFrame(arm_rows(run.name, rescored)),
-        "answers": answer_table(run.name, cards),
+        "mask_answers": answer_table(run.name, asked),
         "noise": pd.DataFrame(noise_rows(run, floors)),
     }
     if missing:
@@ -169,14 +160,3 @@ def _main_budgets(rescored: Rescored) -> tuple[float, ...]:
     most = max((asked.count(budget) for budget in asked), default=0)
     full = [b for b in budgets_to_compare(rescored) if 2 * asked.count(b) >= most]
     return tuple(sorted(sorted(full, key=lambda b: (-asked.count(b), b))[:SHOWN_BUDGETS]))
-
-
-def _require_free(extra: Extra) -> None:
-    taken = [name for name in extra if name in VIEWS]
-    if taken:
-        raise InputError(
-            where="interventions",
-            expected=f"extra tables of other names than {', '.join(VIEWS)}",
-            got=", ".join(taken),
-            fix="rename them",
-        )

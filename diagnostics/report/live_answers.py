@@ -6,15 +6,15 @@ every seed that both masks have shows the same sign.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from diagnostics.report.chapters import Card, Reply
 from diagnostics.report.noise import Row
-from diagnostics.report.page import VERDICTS, Reply
-from diagnostics.report.views import number, percent
+from diagnostics.report.views import VERDICTS, ended, number, percent
 from diagnostics.statistics.analyses.interventions import Mask, Number, Rescored
 from diagnostics.statistics.analyses.mask_answers import (
     Leader,
@@ -33,21 +33,24 @@ SHOWN_SWEEPS, LONG_SWEEP = 3, 3  # selectors in the peak's card, of so many budg
 Noise = Mapping[Number, float]
 TEXTS = ("question", "of", "first", "second", "number", "kind", "verdict")
 NUMBERS = ("estimate", "estimate_low", "estimate_high", "sd", "seeds", "agree")
-ASKED: tuple[Number, ...] = ("gain", "contrast")
+NUMBERS_ASKED: tuple[Number, ...] = ("gain", "contrast")
 Q3_PAIRS: tuple[tuple[Selector, str], ...] = (("q3+low-dl", "low D^L"), ("q3+high-di", "high D^I"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """One question as the page shows it, and its answers as rows."""
+class Asked:
+    """One question as the page shows it, and every number behind it as rows."""
 
-    question: str
-    measure: str
-    replies: tuple[Reply, ...]
+    card: Card
     rows: tuple[Row, ...]
 
 
-def answers(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> list[Card]:
+def _asked(question: str, measure: str, replies: Iterable[Reply], rows: Iterable[Row]) -> Asked:
+    card = Card(question=question, measure=measure, replies=tuple(replies))
+    return Asked(card=card, rows=tuple(rows))
+
+
+def answers(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> list[Asked]:
     """The questions that the arms can answer; `noise` by number, NaN: not measured."""
     cards = [
         _best(rescored, bootstrap, noise),
@@ -55,16 +58,16 @@ def answers(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> list[Card
         _peaks(rescored, bootstrap, noise),
         _seeds(rescored, bootstrap),
     ]
-    return [card for card in cards if card.replies]
+    return [one for one in cards if one.card.replies]
 
 
-def answer_table(run: str, cards: Sequence[Card]) -> pd.DataFrame:
+def answer_table(run: str, cards: Sequence[Asked]) -> pd.DataFrame:
     """Every number behind the answers, one line each; what a line lacks is empty or NaN."""
     lacking = {"run": run} | dict.fromkeys(TEXTS, "") | dict.fromkeys(NUMBERS, np.nan)
     return pd.DataFrame([lacking | row for card in cards for row in card.rows])
 
 
-def _best(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Card:
+def _best(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Asked:
     question = "Which mask moved the student most toward the teacher?"
     replies, rows = [], []
     for budget in budgets_to_compare(rescored):
@@ -75,7 +78,7 @@ def _best(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Card:
         "mean gain over the whole bank, nats; differences to every other mask at the budget and to "
         "full hold together in 95 % of samples"
     )
-    return Card(question=question, measure=measure, replies=tuple(replies), rows=tuple(rows))
+    return _asked(question, measure, replies, rows)
 
 
 def _best_reply(best: Leader, budget: float, noise: Noise) -> Reply:
@@ -95,7 +98,7 @@ def _best_reply(best: Leader, budget: float, noise: Noise) -> Reply:
     )
 
 
-def _inside_q3(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Card:
+def _inside_q3(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Asked:
     replies, rows = [], []
     masks = rescored.masks
     for budget in sorted({m[1] for m in masks if m[0] == "q3+high-dl"}):
@@ -104,7 +107,7 @@ def _inside_q3(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Card:
             if other not in masks:
                 continue
             small = _same_target(rescored, other)
-            for what in ASKED:
+            for what in NUMBERS_ASKED:
                 found = versus(rescored, ("q3+high-dl", budget), other, bootstrap, number=what)
                 verdict = _verdict(found, noise)
                 replies.append(
@@ -117,11 +120,11 @@ def _inside_q3(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Card:
                     )
                 )
                 rows.append(_row("q3", percent(budget), found, noise))
-    return Card(
+    return _asked(
         question="Inside Q3, does a high-D^L mask beat low D^L and high D^I, trained live?",
         measure="gain: mean over the whole bank; contrast: high-C less low-C gain inside Q3; nats",
-        replies=tuple(replies),
-        rows=tuple(rows),
+        replies=replies,
+        rows=rows,
     )
 
 
@@ -132,23 +135,23 @@ def _same_target(rescored: Rescored, other: Mask) -> tuple[str, ...]:
     return ()
 
 
-def _peaks(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Card:
+def _peaks(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Asked:
     replies, rows = [], []
     names = swept(rescored)
     counts = [sum(mask[0] == name for mask in rescored.masks) for name in names]
     shown = [n for n, count in zip(names, counts, strict=True) if count >= LONG_SWEEP] or names
     for selector in names:
-        for what in ASKED:
+        for what in NUMBERS_ASKED:
             found = peak(rescored, selector, bootstrap, number=what)
             rows += list(_leader_rows(f"peak of {what}", selector, found, noise))
             first = selector == names[0]
             if selector in shown[:SHOWN_SWEEPS] and (what == "gain" or first):
                 replies.append(_peak_reply(found, what, noise))
-    return Card(
+    return _asked(
         question="Where does the budget curve peak?",
         measure="largest number of each selector, set against its other budgets; bands over them",
-        replies=tuple(replies),
-        rows=tuple(rows),
+        replies=replies,
+        rows=rows,
     )
 
 
@@ -168,11 +171,11 @@ def _peak_reply(found: Leader, what: Number, noise: Noise) -> Reply:
     )
 
 
-def _seeds(rescored: Rescored, bootstrap: Bootstrap) -> Card:
+def _seeds(rescored: Rescored, bootstrap: Bootstrap) -> Asked:
     found = seed_spread(rescored, bootstrap)
     replies = tuple(_seed_replies(found))
     row: Row = {"question": "seeds", "of": "sd over seeds of one mask", "estimate": found.within}
-    return Card(
+    return _asked(
         question="How much do seeds vary?",
         measure="standard deviation of the mean gain over the whole bank, nats",
         replies=replies,
@@ -263,6 +266,4 @@ def _signed(one: Versus) -> str:
 
 
 def _interval(value: Interval) -> str:
-    if value.low != value.low:
-        return f"{number(value.estimate)} (no interval: {value.reason})"
-    return f"{number(value.estimate)} [{number(value.low)}, {number(value.high)}]"
+    return ended(value.estimate, value.low, value.high, value.reason)

@@ -1,9 +1,8 @@
 """Figures of live interventions (matplotlib).
 
-Each function draws on a new figure and returns it, None where the arms have nothing to show in it;
-call them within `figure_style`. Bars are 95 % prompt-cluster intervals of gains averaged over
-seeds; the small dots are single seeds. Grey bands are the noise of scoring. Figure 4C-D are
-offline figures of another report.
+Each function draws on a new figure and returns it; call them within `figure_style`. Bars are 95 %
+prompt-cluster intervals of gains averaged over seeds; the small dots are single seeds. Grey bands
+are the noise of scoring.
 """
 
 from __future__ import annotations
@@ -13,19 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from diagnostics.report.figures import (
+from diagnostics.report.figures.figure4 import FIGURE4, kept_panels
+from diagnostics.report.figures.settings import RUN
+from diagnostics.report.figures.style import (
     CHECKPOINT_COLORS,
     INCOMPATIBLE,
     INK,
     LEARNABLE,
+    LETTERS,
     NEUTRAL,
     canvas,
     noise_band,
+    one_legend,
     zero_line,
 )
 from diagnostics.report.views import percent
@@ -38,7 +40,6 @@ LABELS: Mapping[str, str] = {
 }
 Q3_LABELS = {"q3+high-dl": "high $D^L$", "q3+low-dl": "low $D^L$", "q3+high-di": "high $D^I$"}
 Q3_COLORS = {"q3+high-dl": LEARNABLE, "q3+low-dl": "#56B4E9", "q3+high-di": INCOMPATIBLE}
-LETTERS = "ABCDEFGH"
 CURVES, LONG_SWEEP = 6, 3  # how many curves of budgets, and from how many budgets on
 
 
@@ -56,12 +57,37 @@ class Drawn:
 
 
 Draw = Callable[[Drawn], "Figure | None"]
+Frames = Mapping[str, pd.DataFrame]
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "selectors": ("table02", "arms"),
+    "figure3b_live": ("table07", "table02", "arms"),
+    "budget_curve": ("table10", "table02", "arms"),
+    "figure4_live": ("table08",),
+}
 
 
-def selectors(drawn: Drawn) -> Figure | None:
+def frames_of(name: str, drawn: Drawn) -> dict[str, pd.DataFrame]:
+    """The plotted numbers of a figure as frames; none where there is nothing to draw."""
+    needed = NEEDS[name]
+    if needed[0] not in drawn.tables or (name == "selectors" and not drawn.budgets):
+        return {}
+    noise = pd.DataFrame({"number": list(drawn.noise), "noise": list(drawn.noise.values())})
+    budgets = pd.DataFrame({"budget": list(drawn.budgets)}, dtype=float)
+    return {key: drawn.tables[key] for key in needed} | {"noise": noise, "budgets": budgets}
+
+
+def draw_live(name: str, frames: Frames) -> Figure | None:
+    """A figure from its frames alone."""
+    noise = dict(
+        zip(frames["noise"]["number"], frames["noise"]["noise"].astype(float), strict=True)
+    )
+    tables = {key: frame for key, frame in frames.items() if key not in ("noise", "budgets")}
+    budgets = tuple(frames["budgets"]["budget"])
+    return FIGURES[name](Drawn(tables=tables, noise=noise, budgets=budgets))
+
+
+def selectors(drawn: Drawn) -> Figure:
     """Gain of every mask, one panel a budget, largest first; random and full as lines."""
-    if not drawn.budgets:
-        return None
     table = drawn.tables["table02"]
     panels = [_at(table, budget) for budget in drawn.budgets]
     tall = max(map(len, panels))
@@ -75,15 +101,13 @@ def selectors(drawn: Drawn) -> Figure | None:
         axis.set_title(f"{_letter(axes, axis)}  {percent(budget)} of positions")
         axis.xaxis.set_major_locator(MaxNLocator(4))
     _same_range(axes)
-    _one_legend(figure, axes)
+    one_legend(figure, axes)
     return figure
 
 
-def figure3b_live(drawn: Drawn) -> Figure | None:
+def figure3b_live(drawn: Drawn) -> Figure:
     """Gain over the bank (A) and contrast (B) of the Q3 masks, one colour a mask."""
-    table = drawn.tables.get("table07")
-    if table is None:
-        return None
+    table = drawn.tables["table07"]
     budgets = sorted(table["budget"].unique())
     arms, whole = drawn.tables["arms"], drawn.tables["table02"]
     figure, axes = canvas(2.9, (1, 1))
@@ -105,15 +129,13 @@ def figure3b_live(drawn: Drawn) -> Figure | None:
     said = ", ".join(map(percent, budgets))
     axes[0].set_title(f"A  Gain of Q3 masks, {said}")
     axes[1].set_title("B  Their contrast")
-    _one_legend(figure, axes)
+    one_legend(figure, axes)
     return figure
 
 
-def budget_curve(drawn: Drawn) -> Figure | None:
+def budget_curve(drawn: Drawn) -> Figure:
     """Gain (A) and contrast (B) against the budget, one line a selector, log x."""
-    table = drawn.tables.get("table10")
-    if table is None:
-        return None
+    table = drawn.tables["table10"]
     arms, whole = drawn.tables["arms"], drawn.tables["table02"]
     names = curves(table)
     budgets = sorted(table[table["selector"].isin(names)]["budget"].unique())
@@ -135,47 +157,24 @@ def budget_curve(drawn: Drawn) -> Figure | None:
         axis.set(ylabel=LABELS[number], xlabel="budget asked for (log scale)")
     axes[0].set_title("A  Gain by budget")
     axes[1].set_title("B  Contrast by budget")
-    _one_legend(figure, axes)
+    one_legend(figure, axes)
     return figure
 
 
 def figure4(drawn: Drawn) -> Figure | None:
     """Offline gain (A) and gain per kept token (B) at exact budgets, after full training."""
-    table = drawn.tables.get("table08")
-    if table is None:
-        return None
+    table = drawn.tables["table08"]
     budgets = drawn.budgets or tuple(sorted(table["budget"].unique())[:3])
-    names = list(dict.fromkeys(table.sort_values("gain", ascending=False)["selector"]))
-    figure, axes = canvas(0.9 + 0.24 * len(names), (1, 1))
-    for place, budget in enumerate(budgets):
-        rows = table[table["budget"] == budget].set_index("selector").reindex(names[::-1])
-        y = np.arange(len(names)) + (place - (len(budgets) - 1) / 2) * 0.22
-        color = CHECKPOINT_COLORS[place % len(CHECKPOINT_COLORS)]
-        errors = [rows["gain"] - rows["gain_low"], rows["gain_high"] - rows["gain"]]
-        label = percent(budget)
-        axes[0].errorbar(rows["gain"], y, xerr=errors, fmt="o", color=color, label=label)
-        axes[1].plot(rows["gain_per_keep"], y, "o", color=color, label=label)
-        short = (rows["short"] == True).to_numpy()  # noqa: E712, absent rows are NaN
-        for axis, column in zip(axes, ("gain", "gain_per_keep"), strict=True):
-            found = (rows[column][short], y[short])
-            axis.plot(*found, "o", color=color, markerfacecolor="white", zorder=4)
-    for axis in axes:
-        axis.set_yticks(range(len(names)), names[::-1])
-        zero_line(axis, vertical=True)
-    axes[1].tick_params(labelleft=False)
-    axes[0].set(xlabel="gain of kept positions (nats)")
-    axes[1].set(xlabel="gain / share kept (nats)")
-    axes[0].set_title("A  Matched counts")
-    axes[1].set_title("B  Per kept token")
-    _one_legend(figure, axes)
-    return figure
+    rows = table[table["budget"].isin(budgets)]
+    noise = rows.get("gain_noise", np.nan)
+    return FIGURE4.draw(kept_panels(rows.assign(source=RUN, teacher="", noise=noise)))
 
 
 FIGURES: dict[str, Draw] = {
     "selectors": selectors,
     "figure3b_live": figure3b_live,
     "budget_curve": budget_curve,
-    "figure4": figure4,
+    "figure4_live": figure4,
 }
 
 
@@ -273,15 +272,3 @@ def _same_range(axes: np.ndarray) -> None:
 
 def _letter(axes: np.ndarray, axis: Axes) -> str:
     return LETTERS[list(axes).index(axis)]
-
-
-def _one_legend(figure: Figure, axes: np.ndarray) -> None:
-    """One legend under all panels, each name once."""
-    found: dict[str, Artist] = {}
-    for axis in axes:
-        handles, labels = axis.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    if found:
-        figure.legend(
-            list(found.values()), list(found), loc="outside lower center", ncols=min(7, len(found))
-        )

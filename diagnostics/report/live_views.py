@@ -108,7 +108,7 @@ VIEWS: dict[str, View] = {
             Shown("skipped", "skipped", "count"),
         ),
     ),
-    "answers": View(
+    "mask_answers": View(
         "Answers in numbers",
         "Every comparison behind the plain answers. Best and peak: the leader's number, then the "
         "leader less each other mask, in bands that hold together in 95 % of samples. Agree: in "

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from diagnostics.report.noise import Row
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.budgets import TopN, kept_means, top_ns
-from diagnostics.statistics.analyses.gaps import Gap, MatchedGap, matched_gap, support_gap
+from diagnostics.statistics.analyses.gaps import (
+    TERTILES,
+    Gap,
+    MatchedGap,
+    in_q3,
+    matched_gap,
+    support_gap,
+)
 from diagnostics.statistics.analyses.headlines import BUDGET, Headline, Shared, headline
 from diagnostics.statistics.analyses.noise import NoiseFloor, counts_against
 from diagnostics.statistics.analyses.recommend import recommended_interval
@@ -286,6 +293,31 @@ def quadrant_rows(piece: Piece) -> list[Row]:
         }
         rows.append(row | spread("gain", interval(piece.mean(mask, "gain"), piece.bootstrap)))
     return rows
+
+
+def kind_rows(piece: Piece) -> list[Row]:
+    """Gain of three kinds of Q3 positions (Fig. 3B): of the bank, not of masks trained on."""
+    rows = []
+    for name, mask in q3_kinds(piece.frame).items():
+        row: Row = piece.key | {"top_k": piece.top_k, "mask": name, "n_positions": int(mask.sum())}
+        rows.append(row | spread("gain", interval(piece.mean(mask, "gain"), piece.bootstrap)))
+    return rows
+
+
+def q3_kinds(frame: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
+    """Rows (pos,) of Q3 in the upper and lower third by D^L, and in the upper third by D^I.
+
+    Raises InputError when no position lies in Q3.
+    """
+    rows = in_q3(frame)
+    learnable, incompatible = frame["learnable"].to_numpy(), frame["incompatible"].to_numpy()
+    low, high = np.quantile(learnable[rows], TERTILES)
+    cut = np.quantile(incompatible[rows], TERTILES[1])
+    return {
+        "q3+high-dl": rows & (learnable >= high),
+        "q3+low-dl": rows & (learnable <= low),
+        "q3+high-di": rows & (incompatible >= cut),
+    }
 
 
 def signal_rows(run: Run, k: int, frame: pd.DataFrame) -> list[Row]:

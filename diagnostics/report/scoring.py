@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from diagnostics.files import sha256_text
+from diagnostics.report.chapters import Note
 from diagnostics.report.views import NOT_MEASURED, number
 from diagnostics.scoring.run import BATCH, START, TEACHER, Run
 from diagnostics.statistics.analyses.noise import NoiseFloor, counts_against
 
 LARGE_DROP = 1e-3  # dropped probability mass that is counted position by position
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """One sentence about a run. Fields: `text`; `warning` if numbers may not be what they seem."""
-
-    text: str
-    warning: bool = False
 
 
 def describe(run: Run, floors: Sequence[NoiseFloor]) -> dict[str, Any]:

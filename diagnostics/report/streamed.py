@@ -1,4 +1,4 @@
-"""Tables of token files of any length, as CSV: the report's rows, made from a stream.
+"""Tables of token files of any length: the report's rows, made from a stream.
 
 Columns are those of the report's tables of the same names (`rows`). `run` is the name of the first
 file. Not covered: what a report has beside them (noise floor, figures, the page).
@@ -12,6 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from diagnostics.errors import InputError
+from diagnostics.report.captions import VIEWS
+from diagnostics.report.chapters import Sheet
+from diagnostics.report.formats import DEFAULT_FORMATS, Format, write_sheet
 from diagnostics.report.noise import Row
 from diagnostics.report.rows import (
     OUTCOMES,
@@ -22,7 +25,6 @@ from diagnostics.report.rows import (
     table08_row,
     table09_row,
 )
-from diagnostics.report.write import write_csv
 from diagnostics.statistics.inference.bootstrap import DEFAULT, Bootstrap
 from diagnostics.statistics.streaming.read import open_tokens
 from diagnostics.statistics.streaming.stream import StreamStatistics, stream_statistics
@@ -58,6 +60,7 @@ def write_stream_tables(
     bootstrap: Bootstrap = DEFAULT,
     *,
     team: Recruit | None = None,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
 ) -> dict[str, pd.DataFrame]:
     """Writes the five tables of some token files to `out` and returns them by name.
 
@@ -73,7 +76,8 @@ def write_stream_tables(
             rows[name].append(row)
     tables = {name: pd.DataFrame(made) for name, made in rows.items()}
     for name, table in tables.items():
-        write_csv(out / f"{name}.csv", table, PAPER.name)
+        sheet = Sheet(name=name, frame=table, view=VIEWS[name])
+        write_sheet(out / name, sheet, PAPER.name, formats)
     return tables
 
 

@@ -1,7 +1,7 @@
 """Tables of where gain lies along a signal, along training, and over several runs.
 
     bins        residualised gain in tenths of D^L, D^I and C~ (Fig. 5C), first checkpoint of a run
-    buckets     gain in quarters of D^L, D^I and C~ inside Q3 (Fig. 4D), every checkpoint
+    buckets     gain in quarters of D^L, D^I, C~ and KL_0 inside Q3 (Fig. 4D), every checkpoint
     trajectory  headline numbers at each step of a series of checkpoints
     pooled      the support gaps of Table 1 over several runs (first checkpoint of each)
 
@@ -25,6 +25,7 @@ from diagnostics.statistics.inference.bootstrap import Bootstrap
 from diagnostics.statistics.inference.results import spread
 
 SIGNALS = ("learnable", "incompatible", "compatibility_norm")
+BUCKETED = (*SIGNALS, "kl_0")
 ENDS = {"low": "estimate_low", "high": "estimate_high"}
 POOLED: tuple[Kind, ...] = ("gap", "matched")
 
@@ -41,7 +42,8 @@ def bin_rows(piece: Piece) -> list[Row]:
 def bucket_rows(piece: Piece) -> list[Row]:
     """Bucket trends of a checkpoint inside Q3."""
     made = (
-        bucket_means(piece.frame, signal, piece.bootstrap, medians="estimate") for signal in SIGNALS
+        bucket_means(piece.frame, signal, piece.bootstrap, medians="estimate")
+        for signal in BUCKETED
     )
     return [row for one in made for row in _bin_rows(piece, one)]
 

@@ -17,12 +17,14 @@ from diagnostics.report.noise import marked
 
 Kind = Literal["text", "count", "number", "interval", "share", "points", "spread"]
 
+VERDICTS = {"yes": "Yes", "no": "No", "unclear": "Not clear"}
 DAGGER = "†"
 NOT_MEASURED = "not measured (the run has no noise floor)"
 
 LABELS: dict[Any, str] = {
     True: "yes",
     False: "no",
+    "unclear": "not clear",
     "gain": "gain",
     "gain_rel": "relative gain",
     "beta": "β_L − β_I, bank",
@@ -80,10 +82,8 @@ def cell(row: dict[Any, Any], shown: Shown) -> str:
         return points(value)
     if shown.kind == "interval":
         low, high = (row[f"{shown.column}_{end}{shown.suffix}"] for end in ("low", "high"))
-        if low != low:
-            return f"{number(value)} (no interval)"
-        mark = f" {DAGGER}" if marked(row, shown.column, shown.suffix) else ""
-        return f"{number(value)} [{number(low)}, {number(high)}]{mark}"
+        known = low == low and marked(row, shown.column, shown.suffix)
+        return ended(value, low, high) + (f" {DAGGER}" if known else "")
     return number(value)
 
 
@@ -117,6 +117,13 @@ def plus_minus(noise: float) -> str:
     return f"±{number(noise)}" if noise == noise else "not measured (too few positions)"
 
 
+def ended(estimate: float, low: float, high: float, reason: str = "") -> str:
+    """An estimate with its interval in brackets; why it has none, where it has none."""
+    if low == low:
+        return f"{number(estimate)} [{number(low)}, {number(high)}]"
+    return f"{number(estimate)} (no interval{f': {reason}' if reason else ''})"
+
+
 def percent(value: float) -> str:
     """A share in per cent: whole where it is whole."""
     return (
@@ -146,20 +153,3 @@ def number(value: float) -> str:
     else:
         text = f"{value:.2e}"
     return text.replace("-", "−")
-
-
-def markdown(table: pd.DataFrame, view: View, note: str = "") -> str:
-    """A Markdown table of text cells with its title, caption and note."""
-    lines = [f"### {view.title}", "", "| " + " | ".join(table.columns) + " |"]
-    lines.append("|" + "---|" * len(table.columns))
-    lines += ["| " + " | ".join(row) + " |" for row in table.itertuples(index=False)]
-    return "\n".join([*lines, "", view.caption, *(["", note] if note else []), ""])
-
-
-def latex(table: pd.DataFrame, view: View, note: str = "") -> str:
-    """A booktabs LaTeX table of text cells; needs XeLaTeX or LuaLaTeX for its letters."""
-    compile_with = "% compile with XeLaTeX or LuaLaTeX; needs booktabs and an OpenType font\n"
-    caption = " ".join(filter(None, (view.caption, note)))
-    caption = caption.replace("%", r"\%").replace("_", r"\_").replace("^", r"\^{}")
-    body: str = table.to_latex(index=False, escape=True, caption=caption)
-    return compile_with + body

@@ -15,12 +15,20 @@ from typing import Any
 
 from diagnostics.bank.contexts import library_versions
 from diagnostics.errors import InputError
-from diagnostics.files import read_json, write_json, write_parquet
+from diagnostics.files import read_json, read_parquet, write_json, write_parquet
 from diagnostics.models.files import ModelFiles
+from diagnostics.models.pieces import pieces
 from diagnostics.scoring.listed import ListedTeacher
 from diagnostics.scoring.parts import manifest_lock
 from diagnostics.scoring.run import LISTED, SCHEMA_VERSION, START, TEACHER, open_run, part_file
 from diagnostics.scoring.task import Task
+from diagnostics.scoring.texts import (
+    CONTEXT_TEXTS,
+    contexts_file,
+    has_context_texts,
+    vocabulary_file,
+    vocabulary_table,
+)
 
 FIXED = ("bank.digest", "teacher.fingerprint", "student.fingerprint", "settings", "parts")
 
@@ -36,9 +44,7 @@ def start(task: Task, name: str) -> None:
         manifest = _join(task.out, wanted)
         if not (task.out / "manifest.json").is_file():
             _write(task.out, manifest)  # first of all, so that the folder is known as a run
-        contexts = task.bank.table.select(["context_id", "prompt_id"])
-        if not (task.out / "contexts.parquet").is_file():
-            write_parquet(task.out / "contexts.parquet", contexts.replace_schema_metadata(None))
+        _write_texts(task)
         for key, stamp in wanted["checkpoints"].items():
             if not _stamp_file(task.out, key).is_file():
                 _remove_scores(task.out, key)  # of a process that did not know it was forgotten
@@ -86,6 +92,19 @@ def still_wanted(task: Task, name: str) -> Iterator[None]:
                 fix="read why on that process's stderr, and run again with a sound checkpoint",
             )
         yield
+
+
+def _write_texts(task: Task) -> None:
+    """Writes what the bank's contexts and ids say, where the run does not hold it yet."""
+    file = contexts_file(task.out)
+    if not file.is_file() or not has_context_texts(read_parquet(file)):
+        contexts = task.bank.table.select(["context_id", "prompt_id", *CONTEXT_TEXTS])
+        write_parquet(file, contexts.replace_schema_metadata(None))
+    tokenizer = task.student.tokenizer
+    if tokenizer is not None and not vocabulary_file(task.out).is_file():
+        found = pieces(tokenizer, task.vocabulary)
+        table = vocabulary_table((piece.text, piece.special) for piece in found)
+        write_parquet(vocabulary_file(task.out), table)
 
 
 def _stamp_file(out: Path, name: str) -> Path:

@@ -1,7 +1,8 @@
 """A run on disk: what was scored, by which models, and how to read it back. No torch here.
 
     RUN/manifest.json                bank digest, models, settings
-    RUN/contexts.parquet             context_id, prompt_id, in bank order
+    RUN/contexts.parquet             context_id, prompt_id, texts, in bank order
+    RUN/vocabulary.parquet           each token id's text, where the student has a tokenizer
     RUN/scores/MODEL/00000.parquet   one row a valid position, parts in bank order
     RUN/hidden/00000.safetensors     the teacher's final hidden states, as its head gets them
     RUN/hidden/head.safetensors      the teacher's head
@@ -24,6 +25,13 @@ from numpy.typing import NDArray
 
 from diagnostics.errors import InputError
 from diagnostics.files import read_json, read_parquet
+from diagnostics.scoring.texts import (
+    ContextTexts,
+    TokenTexts,
+    contexts_file,
+    read_context_texts,
+    read_token_texts,
+)
 
 SCHEMA_VERSION = 2
 TEACHER, START = "teacher", "theta_0"
@@ -175,8 +183,16 @@ class Run:
 
     def contexts(self) -> tuple[list[str], list[str]]:
         """(context_id, prompt_id), one entry a context, bank order."""
-        table = read_parquet(self.folder / "contexts.parquet")
+        table = read_parquet(contexts_file(self.folder), ["context_id", "prompt_id"])
         return table["context_id"].to_pylist(), table["prompt_id"].to_pylist()
+
+    def token_texts(self) -> TokenTexts | None:
+        """Every token id's text; None where the run has none (older, or no tokenizer)."""
+        return read_token_texts(self.folder)
+
+    def context_texts(self) -> ContextTexts | None:
+        """Prompts and responses as text, bank order; None where an older run has none."""
+        return read_context_texts(self.folder)
 
     @property
     def parts(self) -> int:

@@ -17,7 +17,8 @@ from diagnostics.downstream.records import Arm, Score, check_records, to_records
 from diagnostics.downstream.tables import category_deltas, downstream_tables, summary
 from diagnostics.errors import InputError
 from diagnostics.paper.tables import paper_table
-from diagnostics.report.downstream import run_downstream, write_downstream
+from diagnostics.report.downstream import downstream_chapter, read_downstream
+from diagnostics.report.write import write_chapters
 
 
 def arm_of(selector: str, budget: float | None, setting: str = "pair") -> Arm:
@@ -158,49 +159,53 @@ def test_a_score_that_is_no_percentage_is_refused() -> None:
     )
 
 
-def test_files_show_ours_above_the_papers(tmp_path: Path) -> None:
-    lacking = SWEEP | {arm_of("q3", 0.1): {"b": [3.0]}}
-    tables = write_downstream(records(lacking), tmp_path)
-    assert list(tables) == ["table03", "table04", "table11", "table12"]
-    text = (tmp_path / "tables" / "table12.md").read_text(encoding="utf-8")
-    ours, theirs = text.split("### Table 12: selectors at one budget, the paper's")
+def write(arms: Mapping[Arm, Mapping[str, list[float]]], out: Path) -> dict[str, Any]:
+    """The report of some arms; what its results.json holds."""
+    write_chapters([downstream_chapter(records(arms))], out)
+    found: dict[str, Any] = json.loads((out / "results.json").read_text())
+    return found
+
+
+def test_files_show_ours_and_say_what_is_missing(tmp_path: Path) -> None:
+    found = write(SWEEP | {arm_of("q3", 0.1): {"b": [3.0]}}, tmp_path)
+    assert list(found["tables"]) == ["table03", "table04", "table11", "table12"]
+    ours = (tmp_path / "tables" / "table12.md").read_text(encoding="utf-8")
     assert "| pair | 10 % | tip | 6.50 | 3.00 ± 2.65 | 10.00 ± 0.00 |" in ours
     assert "| pair | 10 % | kl | 6.00 | 4.00 | 8.00 |" in ours
     assert "| pair | 10 % | q3 | – | – | 3.00 |" in ours
     assert "No average, because these are missing: pair / q3 / 0.1: a." in ours
-    assert "| 10 % | teachability | 54.65 | 23.34 ± 3.34 |" in theirs
     eleven = (tmp_path / "tables" / "table11.md").read_text(encoding="utf-8")
-    assert "| setting | budget | tip | kl | q3 |" in eleven
-    assert "| pair | 5 % | 1.75 | – | – |" in eleven
-    assert "| Qwen3-14B → Qwen3-4B | 50 % | 52.76 | 52.12 | 52.16 | 52.95 |" in eleven
+    assert "| setting | budget | selector | average |" in eleven
+    assert "| pair | 5 % | tip | 1.75 |" in eleven
     written = pd.read_csv(tmp_path / "tables" / "table04.csv", keep_default_na=True)
-    assert np.allclose(written["average"], tables["table04"]["average"], equal_nan=True)
-    assert pd.read_csv(tmp_path / "tables" / "table04_paper.csv").equals(paper_table(4))
+    made = [row["average"] for row in found["tables"]["table04"]]
+    assert np.allclose(written["average"], np.array(made, dtype=float), equal_nan=True)
     assert "\\begin{tabular}" in (tmp_path / "tables" / "table04.tex").read_text(encoding="utf-8")
 
 
-def test_a_budget_that_no_arm_has_is_refused(tmp_path: Path) -> None:
+def test_the_papers_tables_stand_beside_ours(tmp_path: Path) -> None:
+    paper = pd.DataFrame(write(SWEEP, tmp_path)["paper"]["table04"])
+    pd.testing.assert_frame_equal(paper, paper_table(4), check_dtype=False)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "23.34 ± 3.34" in page.split('id="table12"')[1]
+
+
+def test_a_budget_that_no_arm_has_is_refused() -> None:
     with pytest.raises(InputError) as caught:
-        write_downstream(records(SWEEP), tmp_path, budget=0.3)
+        downstream_chapter(records(SWEEP), budget=0.3)
     assert str(caught.value) == (
         "--budget: expected a budget of the results: 0.05, 0.1, got 0.3; choose the one of Tables "
         "3 and 12"
     )
-    assert not (tmp_path / "tables").exists()
 
 
 def test_the_json_holds_every_number(tmp_path: Path) -> None:
-    tables = write_downstream(records(SWEEP), tmp_path)
-    stored: dict[str, Any] = json.loads((tmp_path / "downstream.json").read_text())
-    assert (stored["ddof"], stored["budget"], stored["metrics"]) == (
-        1,
-        0.1,
-        {"a": "acc", "b": "acc"},
-    )
+    stored = write(SWEEP, tmp_path)
+    assert (stored["ddof"], stored["downstream_budget"]) == (1, 0.1)
+    assert stored["chapters"][0]["making"]["metrics"] == {"a": "acc", "b": "acc"}
     assert stored["tables"]["table03"][0]["budget"] is None
-    assert [r["average"] for r in stored["tables"]["table04"]] == tables["table04"][
-        "average"
-    ].tolist()
+    averages = downstream_tables(records(SWEEP))["table04"]["average"].tolist()
+    assert [r["average"] for r in stored["tables"]["table04"]] == averages
     assert len(stored["paper"]["table03"]) == 24
 
 
@@ -210,6 +215,7 @@ def test_a_list_becomes_tables(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(
         "setting,selector,budget,folder\npair,base,,base\npair,kl,0.1,kl\n"
     )
-    tables = run_downstream(tmp_path / "list.csv", tmp_path / "out")
+    _, chapter = read_downstream(tmp_path / "list.csv")
+    tables = {sheet.name: sheet.frame for sheet in chapter.sheets}
     assert tables["table12"]["sums_mean"].tolist() == [75.0]
     assert tables["table03"]["average"].tolist() == [25.0]

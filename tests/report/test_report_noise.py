@@ -13,16 +13,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from run_on_disk import write_noise, write_run
 
 from diagnostics.report import write as writing
 from diagnostics.report.analysis import ReportSettings, Results, analyse
 from diagnostics.report.captions import VIEWS
-from diagnostics.report.figures import FIGURES, figure_style, panel_noise
+from diagnostics.report.chapters import record
+from diagnostics.report.contexts import contexts_chapter
+from diagnostics.report.drawing import plates_of
+from diagnostics.report.figures import PLATES, figure_style, panel_noise
 from diagnostics.report.page import render_page
 from diagnostics.report.scoring import notes, scored_in
 from diagnostics.report.views import Shown, cell, noise_note
-from diagnostics.report.write import record
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.budgets import signals_of
 from diagnostics.statistics.inference.bootstrap import draw_counts
@@ -40,8 +43,9 @@ GAINS = {
     "table08": ["gain"],
     "table09": ["beta_l", "beta_i", "gap"],
     "quadrants": ["gain"],
+    "q3_kinds": ["gain"],
 }
-RELATIVE = {"quadrants": [""]}  # this one has no relative gain
+RELATIVE = {"quadrants": [""], "q3_kinds": [""]}  # these have no relative gain
 
 
 def numbers() -> list[tuple[str, str, str]]:
@@ -168,7 +172,7 @@ def test_an_answer_that_only_noise_blocks_says_so(rough: Results, bare: Results)
 
 
 def test_results_json_has_the_noise_of_every_answer_and_kind(rough: Results) -> None:
-    stored = json.loads(json.dumps(record(rough), allow_nan=False))
+    stored = json.loads(json.dumps(record([contexts_chapter(rough)]), allow_nan=False))
     for entry, answer in zip(stored["answers"], rough.answers, strict=True):
         assert (entry["verdict"], entry["in_noise"]) == (answer.verdict(), answer.in_noise())
         assert entry["noise"] == (None if math.isnan(answer.noise) else answer.noise)
@@ -227,12 +231,24 @@ def test_a_sample_without_q3_leaves_only_its_noise_unmeasured(write: Callable[..
     assert results.tables["checkpoints"]["gain_noise"].notna().all()
     note = noise_note(results.tables["table01"], VIEWS["table01"].columns, results.tables["noise"])
     assert "gap not measured (too few positions)" in note
-    assert math.isnan(panel_noise(results)["figure3"]["B"])
+    assert math.isnan(noise_in("figure3", results)["B"])
     assert "noise not measured" in page(results)
 
 
 def page(results: Results) -> str:
-    return render_page(results, dict.fromkeys(FIGURES, "<svg></svg>"))
+    chapter = contexts_chapter(results, plates_of(results))
+    return render_page([chapter], dict.fromkeys(PLATES, "<svg></svg>"))
+
+
+def drawn(name: str, results: Results) -> list[Axes]:
+    with figure_style():
+        figure = PLATES[name].draw(PLATES[name].data(results))
+    assert figure is not None
+    return list(figure.axes)
+
+
+def noise_in(name: str, results: Results) -> dict[str, float]:
+    return panel_noise(PLATES[name].data(results))
 
 
 def test_a_run_without_a_floor_says_so_wherever_a_gain_is_shown(bare: Results) -> None:
@@ -242,16 +258,15 @@ def test_a_run_without_a_floor_says_so_wherever_a_gain_is_shown(bare: Results) -
     for name, table in bare.tables.items():
         note = noise_note(table, VIEWS[name].columns, bare.tables["noise"])
         assert note == (f"Noise of scoring {said}." if name in GAINS else ""), name
-    captions = 2 * len(FIGURES)  # each is a drawing's label too
+    captions = 2 * (len(PLATES) - 1)  # each is a drawing's label too; figure 1 has no such panel
     assert page(bare).count(said) == 1 + len(GAINS) + captions
-    with figure_style():
-        assert bands(FIGURES["figure3"](bare).axes) == []
+    assert bands(drawn("figure3", bare)) == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_table_with_gains_has_its_noise_in_every_twin(
-    write: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Callable[..., Run], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(writing, "write_figure", lambda *_: "<svg></svg>")
     writing.write_report([write()], tmp_path, SETTINGS)
     html = (tmp_path / "report.html").read_text()
     for name in (path.stem for path in (tmp_path / "tables").glob("*.csv")):
@@ -322,44 +337,47 @@ def bands(axes: Any) -> list[tuple[float, float, float, float]]:
 
 
 def test_figure_3_has_bands_of_the_noise_that_its_tables_give(rough: Results) -> None:
-    noise = panel_noise(rough)["figure3"]
-    betas = rough.tables["table09"].query("scope == 'all' and checkpoint == 'one'")
+    noise = noise_in("figure3", rough)
+    betas = rough.tables["table09"].query("scope == 'all'")
     assert noise["A"] == betas[["beta_l_noise", "beta_i_noise"]].to_numpy().max()
+    assert noise["B"] == rough.tables["q3_kinds"]["gain_noise"].max()
     assert noise["C"] == rough.tables["table01"]["gap_noise"].max()
-    with figure_style():
-        a, b, c = bands(FIGURES["figure3"](rough).axes)
+    bands_of = {axis.get_title(loc="left")[0]: bands([axis]) for axis in drawn("figure3", rough)}
+    (a,), (b,), (c,) = (bands_of[letter] for letter in "ABC")
     assert (a[1], a[3]) == (-noise["A"], noise["A"])
     assert (b[1], b[3]) == (-noise["B"], noise["B"])
     assert (c[0], c[2]) == (-noise["C"], noise["C"])
 
 
-def test_figure_2_and_3_noise_is_what_an_unchanged_checkpoint_draws(quiet: Results) -> None:
+def test_figure_2_noise_is_what_an_unchanged_checkpoint_draws(quiet: Results) -> None:
     """The checkpoint `batch` drawn in the place of the first one has ends at the band's edge."""
     tokens = quiet.tokens[quiet.tokens["checkpoint"] == "batch"].reset_index(drop=True)
-    shown = Results(
-        settings=quiet.settings,
-        runs=quiet.runs,
-        tables=quiet.tables,
-        answers=quiet.answers,
-        tokens=tokens.assign(checkpoint=["batch"] * len(tokens)),
-        unchanged=quiet.unchanged,
-    )
-    noise = panel_noise(quiet)
-    with figure_style():
-        curves = FIGURES["figure2"](shown).axes[0]
-        kinds = FIGURES["figure3"](shown).axes[1]
+    alone = tokens.assign(checkpoint=["batch"] * len(tokens))
+    curves = drawn("figure2", replace(quiet, tokens=alone))[0]
     shades = [c.get_paths()[0].vertices[:, 1] for c in curves.collections]
     assert max(np.nanmax(np.abs(s)) for s in shades) == pytest.approx(
-        noise["figure2"]["A"], rel=SAME
+        noise_in("figure2", quiet)["A"], rel=SAME
     )
-    bars = [abs(y) for c in kinds.collections for path in c.get_segments() for _, y in path]
-    assert max(bars) == pytest.approx(noise["figure3"]["B"], rel=SAME)
+
+
+@pytest.mark.parametrize(
+    ("panel", "table", "number"), [("4D", "buckets", "gain"), ("5C", "bins", "residual")]
+)
+def test_noise_over_buckets_is_what_an_unchanged_checkpoint_shows_there(
+    write: Callable[..., Run], panel: str, table: str, number: str
+) -> None:
+    run = write(checkpoints={"batch": 0.0}, noise={"batch": 1e-3})
+    results = analyse([run], SETTINGS)
+    rows = results.tables[table]
+    rows = rows if table == "bins" else rows[rows["signal"] != "learnable"]
+    ends = rows[[f"{number}_low", f"{number}_high"]].abs().to_numpy().max()
+    assert noise_in(f"figure{panel[0]}", results)[panel[1]] == pytest.approx(ends, rel=1e-9)
 
 
 def test_figure_2_noise_is_the_larger_of_both_scores(quiet: Results) -> None:
     names = {"learnable": "incompatible", "incompatible": "learnable"}
     swapped = replace(quiet, unchanged=[frame.rename(columns=names) for frame in quiet.unchanged])
-    assert panel_noise(swapped)["figure2"] == panel_noise(quiet)["figure2"]
+    assert noise_in("figure2", swapped) == noise_in("figure2", quiet)
 
 
 def test_facts_say_dtype_and_kernel(quiet: Results) -> None:

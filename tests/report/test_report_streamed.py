@@ -90,7 +90,9 @@ def test_command_writes_the_tables_of_a_folder(frame: pd.DataFrame, tmp_path: Pa
         f"{tmp_path / 'out'}: table01, table05, table06, table08, table09 of {len(frame)} "
         "positions\n"
     )
-    assert sorted(p.stem for p in (tmp_path / "out").iterdir()) == sorted(NAMES)
+    suffixes = ("csv", "md", "tex")
+    found = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert found == sorted(f"{name}.{suffix}" for name in NAMES for suffix in suffixes)
 
 
 def test_folder_without_tables_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from run_on_disk import write_run
 
 from diagnostics.report.analysis import ReportSettings, Results, analyse
-from diagnostics.report.trends import SIGNALS
+from diagnostics.report.trends import BUCKETED
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.headlines import HEADLINES
 
@@ -57,7 +57,7 @@ def test_buckets_hold_the_positions_and_the_gain_of_q3(results: Results) -> None
         assert rows["n"].sum() == q3["n_positions"]
         mean = (rows["gain"] * rows["n"]).sum() / rows["n"].sum()
         assert mean == pytest.approx(q3["gain"], abs=SAME)
-    assert set(results.tables["buckets"]["signal"]) == set(SIGNALS)
+    assert set(results.tables["buckets"]["signal"]) == set(BUCKETED)
 
 
 def test_trajectory_has_the_intervals_of_its_checkpoints_step_by_step(results: Results) -> None:

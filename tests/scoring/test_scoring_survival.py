@@ -148,9 +148,11 @@ def test_full_disk_is_one_line_and_the_same_command_completes(
         "manifest": whole / "manifest.json",
     }[kind]
     out = tmp_path / "run"
+    made = ["manifest.json", "contexts.parquet", "vocabulary.parquet"]
     there = {  # what is larger is there already
-        "hidden": ["manifest.json", "contexts.parquet", "hidden/head.safetensors"],
-        "scores": ["manifest.json", "contexts.parquet", "hidden"],
+        "manifest": made,
+        "hidden": [*made, "hidden/head.safetensors"],
+        "scores": [*made, "hidden"],
     }
     for name in there.get(kind, []):
         (out / name).parent.mkdir(parents=True, exist_ok=True)

@@ -116,7 +116,7 @@ def _interval(
     estimator: Estimator, index: int, kind: RobustKind, shared: dict[str, Pieces]
 ) -> tuple[Interval, RobustError | None]:
     """An interval and its error; `shared` keeps the pieces of models for the next number."""
-    value, clusters = float(estimate(estimator)[index]), int(_occupied(estimator).sum())
+    value, clusters = float(estimate(estimator)[index]), int(occupied(estimator).sum())
     if clusters < 2:
         return no_interval(value, clusters, kind), None
     try:
@@ -132,7 +132,7 @@ def _interval(
 def _error(
     estimator: Estimator, index: int, kind: RobustKind, shared: dict[str, Pieces]
 ) -> RobustError:
-    clusters, name = int(_occupied(estimator).sum()), estimator.names[index]
+    clusters, name = int(occupied(estimator).sum()), estimator.names[index]
     if clusters < 2:
         raise _Lacking(
             f"{clusters} prompt: no interval from one cluster",
@@ -148,7 +148,7 @@ def _error(
     return _linear(*found, kind, clusters, shared)
 
 
-def _occupied(estimator: Estimator) -> NDArray[np.bool_]:
+def occupied(estimator: Estimator) -> NDArray[np.bool_]:
     """Which clusters have rows, (clusters,)."""
     return np.asarray((estimator.sums != 0).any(axis=1))
 
@@ -208,7 +208,7 @@ def _smooth(estimator: Estimator, index: int, kind: RobustKind, clusters: int) -
     if kind == "cr1":
         effects = influence(estimator, index)
         return _root(clusters / (clusters - 1) * (effects**2).sum(), clusters - 1)
-    sums = estimator.sums[_occupied(estimator)]
+    sums = estimator.sums[occupied(estimator)]
     left_out = estimator.value(sums.sum(axis=0) - sums)[:, index]
     _require_all(np.isfinite(left_out), name, "ask for cr1, or build a bank of more prompts")
     away = left_out - estimate(estimator)[index]

@@ -1,0 +1,1 @@
+"""The token viewer: rollouts as text, each token coloured by a measure of its position."""
