@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 
 from diagnostics.report.analysis import Results
-from diagnostics.report.figures.plate import Frames, Plate
+from diagnostics.report.figures.plan import Frames, Plan
 from diagnostics.report.figures.reach import reach, row_spread
 from diagnostics.report.figures.settings import common, teacher_name
 from diagnostics.report.figures.style import (
@@ -161,7 +161,7 @@ def _grid(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, mean
 
 
-FIGURE2 = Plate(
+FIGURE2 = Plan(
     name="figure2",
     title="Figure 2: local-support decomposition",
     caption="A: mean gain G (KL before less KL after training, nats) of positions by their "
