@@ -108,6 +108,44 @@ def report(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A run (or NAME=RUN) or a report folder.")],
+    second: Annotated[str, typer.Argument(help="The other: differences are first less second.")],
+    out: Annotated[Path, typer.Option(help="Folder of the comparison.")],
+    definitions: Annotated[
+        str | None, typer.Option(help="Of runs; default: the report's beside, or paper.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="K of runs; default: the report's beside, or 16.")
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="A=B: which go together, if not those of one name.")
+    ] = None,
+    run: Annotated[
+        list[str] | None, typer.Option(help="A=B: the same for runs of reports that hold several.")
+    ] = None,
+    formats: Formats = None,
+) -> None:
+    """Set two runs or reports side by side, paired where the bank is the same."""
+    from rich.console import Console
+
+    from diagnostics.report.comparison import compare_sides
+    from diagnostics.report.comparison_chapter import comparison_chapter, show
+    from diagnostics.report.formats import check_formats
+    from diagnostics.report.sides import open_sides
+    from diagnostics.report.write import write_chapters
+    from diagnostics.statistics.tables.definitions import check_definitions
+
+    chosen = check_formats(formats)
+    named = None if definitions is None else check_definitions(definitions)
+    sides = open_sides([first, second], definitions=named, top_k=top_k)
+    found = compare_sides(*sides, runs=run or (), checkpoints=checkpoint or ())
+    page = write_chapters([comparison_chapter(found)], out, formats=chosen)
+    show(found, Console(width=None if sys.stdout.isatty() else 140))
+    typer.echo(f"Comparison: {page}")
+
+
+@app.command()
 def view(
     run: RunFolder,
     out: Annotated[Path, typer.Option(help="The page, an HTML file.")],

@@ -24,6 +24,7 @@ from diagnostics.report.checks import (
     placebo_rows,
 )
 from diagnostics.report.examples import example_positions
+from diagnostics.report.jackknife import estimate_frame
 from diagnostics.report.noise import NO_FLOOR, Floor, Row, measure
 from diagnostics.report.rows import (
     ANSWERS,
@@ -116,7 +117,7 @@ class Results:
 
     Fields: `tables` by name; `tokens` the first run's table at `top_k`; `unchanged` the same for
     theta_0 scored a second time, one table for each kind of noise that counts; `positions` two
-    examples of the first run (`examples`).
+    examples of the first run (`examples`); `estimates` what comparisons are made from.
     """
 
     settings: ReportSettings
@@ -126,6 +127,7 @@ class Results:
     tokens: pd.DataFrame
     unchanged: list[pd.DataFrame]
     positions: pd.DataFrame
+    estimates: pd.DataFrame
 
 
 def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = silent) -> Results:
@@ -146,6 +148,7 @@ def analyse(runs: Sequence[Run], settings: ReportSettings, advance: Advance = si
         tokens=scored[0].tokens,
         unchanged=scored[0].unchanged,
         positions=example_positions(runs[0], scored[0].first.frame, scored[0].measured),
+        estimates=pd.concat([one.estimates for one in scored], ignore_index=True),
     )
 
 
@@ -159,6 +162,7 @@ class _Scored:
     first: Piece
     tokens: pd.DataFrame
     unchanged: list[pd.DataFrame]
+    estimates: pd.DataFrame
 
 
 def _run_rows(
@@ -173,8 +177,8 @@ def _run_rows(
     found: _Scored | None = None
     for k, frame in zip(ks, tables, strict=True):
         main = k == settings.top_k
-        pieces[k] = list(_slices(run, k, frame, settings))
-        twice = _scored_twice(run, pieces[k][0], settings)
+        pieces[k] = list(slices(run, k, frame, settings))
+        twice = scored_twice(run, pieces[k][0], settings)
         noise = [piece for piece in twice if kind_counts(run, piece.checkpoint)]
         floors = [noise_floor(p.checkpoint, p.frame, p.bootstrap) for p in twice]
         within = [floor for floor in floors if kind_counts(run, floor.kind)]
@@ -193,6 +197,7 @@ def _run_rows(
                 first=pieces[k][0],
                 tokens=frame,
                 unchanged=unchanged,
+                estimates=estimate_frame(pieces[k], noise),
             )
             rows["trajectory"] += trajectory_rows(run, frame, k, settings.bootstrap)
     main_start = measured.at(settings.top_k)
@@ -265,7 +270,8 @@ def require_reportable(run: Run, settings: ReportSettings) -> None:
         )
 
 
-def _slices(run: Run, k: int, frame: pd.DataFrame, settings: ReportSettings) -> Iterator[Piece]:
+def slices(run: Run, k: int, frame: pd.DataFrame, settings: ReportSettings) -> Iterator[Piece]:
+    """Each checkpoint of a run's token table at one K."""
     start = None
     size = int(run.manifest["vocabulary"]["shared"])
     names = TABLE_SELECTORS if k == settings.top_k else PAPER_SELECTORS
@@ -277,7 +283,7 @@ def _slices(run: Run, k: int, frame: pd.DataFrame, settings: ReportSettings) -> 
         yield Piece(run.name, str(name), k, part, settings.bootstrap, start)
 
 
-def _scored_twice(run: Run, piece: Piece, settings: ReportSettings) -> list[Piece]:
+def scored_twice(run: Run, piece: Piece, settings: ReportSettings) -> list[Piece]:
     """The unchanged checkpoint of each kind of noise; selectors keep what they keep in `piece`."""
     found = []
     for kind in run.noise_kinds:

@@ -8,7 +8,7 @@ no run is left. Nothing here computes a number.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import pandas as pd
 from diagnostics import __version__
 from diagnostics.errors import InputError
 from diagnostics.files import read_json
+from diagnostics.report.estimates import FILE as ESTIMATES
+from diagnostics.report.estimates import read_estimates
 from diagnostics.report.views import Shown, View
 
 SCHEMA_VERSION = 1
@@ -106,7 +108,8 @@ class Chapter:
     question it is about; `opening` what was done; `explained` how its answers are to be read;
     `facts` (name, value) pairs; `cards`; `plates`; `sheets` in the page's order; `answers` every
     number behind the cards, one record each; `notes` by run name; `runs` one `describe` record
-    each; `settings` that made the numbers; `making` further settings, as of training.
+    each; `settings` that made the numbers; `making` further settings, as of training; `estimates`
+    what comparisons are made from (`estimates`), None where there is none.
     """
 
     key: str
@@ -122,6 +125,7 @@ class Chapter:
     notes: Mapping[str, tuple[Note, ...]] = field(default_factory=dict)
     runs: tuple[Mapping[str, Any], ...] = ()
     making: Mapping[str, Any] = field(default_factory=dict)
+    estimates: pd.DataFrame | None = None
 
     @property
     def definitions(self) -> str:
@@ -158,7 +162,18 @@ def read_record(folder: Path) -> list[Chapter]:
             got=str(found.get("schema_version")),
             fix="make the report again from its runs",
         )
-    return [_chapter(stored, found) for stored in found["chapters"]]
+    chapters = [_chapter(stored, found) for stored in found["chapters"]]
+    if not (folder / ESTIMATES).is_file():
+        return chapters
+    estimates = read_estimates(folder)
+    return [replace(chapter, estimates=_own(chapter, estimates)) for chapter in chapters]
+
+
+def _own(chapter: Chapter, estimates: pd.DataFrame) -> pd.DataFrame | None:
+    """The rows of a chapter's runs; None where it has none."""
+    names = [run["name"] for run in chapter.runs] if chapter.key == "contexts" else []
+    rows = estimates[estimates["run"].isin(names)]
+    return rows if len(rows) else None
 
 
 def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

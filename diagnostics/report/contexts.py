@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -56,7 +56,7 @@ EXPLAINED = (
 )
 
 
-def contexts_chapter(results: Results, plates: tuple[Plate, ...]) -> Chapter:
+def contexts_chapter(results: Results, plates: Iterable[Plate] = ()) -> Chapter:
     """What runs over fixed contexts say; answers are of the first checkpoint of the first run."""
     checkpoints = list(dict.fromkeys((a.run, a.checkpoint) for a in results.answers))
     lead = checkpoints[0]
@@ -72,13 +72,14 @@ def contexts_chapter(results: Results, plates: tuple[Plate, ...]) -> Chapter:
         settings=asdict(results.settings),
         facts=tuple(_facts(results)),
         cards=(*_questions(results, *lead), *_choices(results), *_prompts(results)),
-        plates=plates,
+        plates=tuple(plates),
         sheets=(*([_others(results)] if len(checkpoints) > 1 else []), *sheets),
         answers=tuple(
             asdict(a) | {"verdict": a.verdict(), "in_noise": a.in_noise()} for a in results.answers
         ),
         notes={run["name"]: tuple(notes(run)) for run in results.runs},
         runs=tuple(results.runs),
+        estimates=results.estimates,
     )
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from diagnostics.report.analysis import Results
 from diagnostics.report.chapters import Plate
 from diagnostics.report.figures import PLATES, panel_noise
+from diagnostics.report.figures.comparison import draw as draw_comparison
 from diagnostics.report.live_figures import FIGURES as LIVE
 from diagnostics.report.live_figures import draw_live
 from diagnostics.report.views import NOT_MEASURED, plus_minus
@@ -33,6 +34,8 @@ def plates_of(results: Results) -> Iterator[Plate]:
 
 def draw(plate: Plate) -> Figure | None:
     """A figure of its frames; None where they are empty."""
+    if plate.drawing == "comparison":
+        return draw_comparison(plate.frames)
     if plate.drawing in LIVE:
         return draw_live(plate.drawing, plate.frames)
     return PLATES[plate.drawing].draw(plate.frames)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
@@ -19,6 +20,8 @@ from diagnostics.report.analysis import ReportSettings, analyse, supports
 from diagnostics.report.chapters import Chapter, record
 from diagnostics.report.contexts import contexts_chapter
 from diagnostics.report.drawing import draw, plates_of
+from diagnostics.report.estimates import FILE as ESTIMATES
+from diagnostics.report.estimates import write_estimates
 from diagnostics.report.figures import figure_style
 from diagnostics.report.formats import DEFAULT_FORMATS, Format, write_sheet
 from diagnostics.report.page import NONE, render_page
@@ -37,7 +40,7 @@ def report_runs(runs: Sequence[Run], settings: ReportSettings) -> Chapter:
     steps = sum(len(supports(run, settings.top_k)) * len(run.checkpoints) for run in runs)
     with bar("statistics", steps) as advance:
         results = analyse(runs, settings, advance)
-    return contexts_chapter(results, tuple(plates_of(results)))
+    return contexts_chapter(results, plates_of(results))
 
 
 def write_report(runs: Sequence[Run], out: Path, settings: ReportSettings) -> Path:
@@ -74,9 +77,19 @@ def write_chapters(
                     place = out / "figures"
                     svgs[plate.name] = write_figure(figure, place, plate.name, chapter.definitions)
     write_json(out / "results.json", record(chapters), indent=None)
+    _write_estimates(out, chapters)
     page = out / "report.html"
     write_text(page, render_page(chapters, svgs, viewers))
     return page
+
+
+def _write_estimates(out: Path, chapters: Sequence[Chapter]) -> None:
+    """What comparisons are made from, of all chapters that have it."""
+    frames = [chapter.estimates for chapter in chapters if chapter.estimates is not None]
+    if frames:
+        write_estimates(out, pd.concat(frames, ignore_index=True))
+    else:
+        (out / ESTIMATES).unlink(missing_ok=True)  # of an earlier report
 
 
 def own_names(chapters: Sequence[Chapter]) -> list[Chapter]:
@@ -103,6 +116,7 @@ def write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> s
     said = f"definitions: {definitions}"
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata=FIGURE_METADATA["svg"])
+    figure.set_layout_engine("none")  # laid out by now, and alike in every form
     with whole_file(folder / f"{name}.pdf") as partial:
         metadata = FIGURE_METADATA["pdf"] | {"Subject": said}
         figure.savefig(partial, format="pdf", facecolor="white", metadata=metadata)

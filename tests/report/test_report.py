@@ -15,6 +15,8 @@ from twins import md_rows, tex_rows
 
 from diagnostics.errors import InputError
 from diagnostics.report.analysis import ReportSettings, Results, analyse
+from diagnostics.report.chapters import record
+from diagnostics.report.contexts import contexts_chapter
 from diagnostics.report.figures import PLATES
 from diagnostics.report.page import render_page, symbols
 from diagnostics.report.views import number
@@ -101,6 +103,7 @@ def test_every_figure_names_its_definition_set(folder: Path, name: str) -> None:
     assert b"definitions: paper" in (folder / "figures" / f"{name}.pdf").read_bytes()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_same_report_written_twice_has_the_same_numbers(
     small_run: Run, folder: Path, tmp_path: Path
 ) -> None:
@@ -109,9 +112,10 @@ def test_the_same_report_written_twice_has_the_same_numbers(
 
 
 def test_page_loads_nothing_and_runs_its_own_script_alone(folder: Path) -> None:
-    assert len(require_alone(folder / "report.html").scripts) == 1
+    assert len(require_alone(folder / "report.html").scripts) == 2  # page, token viewer
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_in_the_page_are_never_markup(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", name="<img src=x>&", prompts=6)
     write_report([run], tmp_path / "report", SETTINGS)
@@ -122,8 +126,7 @@ def test_names_in_the_page_are_never_markup(tmp_path: Path) -> None:
 
 def test_a_page_of_six_checkpoints_opens_with_the_first_ones_quadrants(tmp_path: Path) -> None:
     run = write_run(tmp_path, prompts=6, checkpoints={f"step{i}": 0.1 * i for i in range(1, 7)})
-    results = analyse([run], SETTINGS)
-    page = render_page(results, dict.fromkeys(PLATES, "<svg></svg>"))
+    page = render_page([contexts_chapter(analyse([run], SETTINGS))], {})
     section = re.search('<section id="quadrants".*?</section>', page, re.DOTALL)
     assert section
     assert "All 24 rows" in section.group()
@@ -166,9 +169,7 @@ def test_quadrant_shares_add_up(results: Results) -> None:
 
 
 def test_the_papers_figures_stand_beside_ours(results: Results) -> None:
-    from diagnostics.report.write import record
-
-    beside = record(results)["paper"]
+    beside = record([contexts_chapter(results)])["paper"]
     assert list(beside) == ["table01", "table05", "table06", "table08", "table09"]
     assert [row["gap"] for row in beside["table09"]] == [0.041, 0.044, 0.044]
     assert len(beside["table08"]) == 12
@@ -200,6 +201,7 @@ def test_two_runs_stand_side_by_side(small_run: Run, tmp_path: Path) -> None:
     assert set(table["use"]) == {"boundary only"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_of_the_set_released_says_so_and_has_its_d(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", prompts=6)
     settings = ReportSettings(top_k=4, draws=100, definitions="released")

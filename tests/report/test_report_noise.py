@@ -19,11 +19,13 @@ from run_on_disk import write_noise, write_run
 from diagnostics.report import write as writing
 from diagnostics.report.analysis import ReportSettings, Results, analyse
 from diagnostics.report.captions import VIEWS
+from diagnostics.report.chapters import record
+from diagnostics.report.contexts import contexts_chapter
+from diagnostics.report.drawing import plates_of
 from diagnostics.report.figures import PLATES, figure_style, panel_noise
 from diagnostics.report.page import render_page
 from diagnostics.report.scoring import notes, scored_in
 from diagnostics.report.views import Shown, cell, noise_note
-from diagnostics.report.write import record
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.budgets import signals_of
 from diagnostics.statistics.inference.bootstrap import draw_counts
@@ -170,7 +172,7 @@ def test_an_answer_that_only_noise_blocks_says_so(rough: Results, bare: Results)
 
 
 def test_results_json_has_the_noise_of_every_answer_and_kind(rough: Results) -> None:
-    stored = json.loads(json.dumps(record(rough), allow_nan=False))
+    stored = json.loads(json.dumps(record([contexts_chapter(rough)]), allow_nan=False))
     for entry, answer in zip(stored["answers"], rough.answers, strict=True):
         assert (entry["verdict"], entry["in_noise"]) == (answer.verdict(), answer.in_noise())
         assert entry["noise"] == (None if math.isnan(answer.noise) else answer.noise)
@@ -234,7 +236,8 @@ def test_a_sample_without_q3_leaves_only_its_noise_unmeasured(write: Callable[..
 
 
 def page(results: Results) -> str:
-    return render_page(results, dict.fromkeys(PLATES, "<svg></svg>"))
+    chapter = contexts_chapter(results, plates_of(results))
+    return render_page([chapter], dict.fromkeys(PLATES, "<svg></svg>"))
 
 
 def drawn(name: str, results: Results) -> list[Axes]:
@@ -260,10 +263,10 @@ def test_a_run_without_a_floor_says_so_wherever_a_gain_is_shown(bare: Results) -
     assert bands(drawn("figure3", bare)) == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_table_with_gains_has_its_noise_in_every_twin(
-    write: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Callable[..., Run], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(writing, "write_figure", lambda *_: "<svg></svg>")
     writing.write_report([write()], tmp_path, SETTINGS)
     html = (tmp_path / "report.html").read_text()
     for name in (path.stem for path in (tmp_path / "tables").glob("*.csv")):

@@ -58,7 +58,7 @@ def data(results: Results) -> dict[str, pd.DataFrame]:
 def draw(frames: Frames) -> Figure | None:
     """Both panels, or the one that is there."""
     rows = [["learnable", "incompatible"]] if "figure1a" in frames else []
-    rows += [["pipeline", "pipeline"]] if "figure1b" in frames else []
+    rows += [["pipeline"]] if "figure1b" in frames else []
     if not rows:
         return None
     figure, axes = mosaic(2.1 * len(rows) + 0.3, rows)
@@ -173,7 +173,7 @@ def _texts(row: pd.Series) -> dict[str, tuple[str, ...]]:
         "rescore": (
             "Rescore",
             r"$p_\tau$ at each $c_t$",
-            f"checkpoint {row['checkpoint']}",
+            f"checkpoint {shown(str(row['checkpoint']), 16)}",
         ),
         "gain": (
             "Gain $G$ (nats)",

@@ -123,6 +123,8 @@ def _kept(results: Results) -> dict[str, pd.DataFrame]:
     columns = ["top_k", "selector", "budget", *ends("gain"), "gain_per_keep", "short"]
     rows = ours(results, "table08", columns, "gain_noise")
     rows = first(rows[rows["top_k"] == results.settings.top_k])
+    if rows.empty:
+        return {}
     beside = papers("table08", columns).assign(short=False)
     both = stacked(rows[rows["budget"].isin(BUDGETS)], beside)
     return {name: f.assign(top_k=both["top_k"]) for name, f in kept_panels(both).items()}

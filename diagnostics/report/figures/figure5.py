@@ -72,7 +72,7 @@ def draw(frames: Frames) -> Figure | None:
     """A and B over C."""
     top = [name for name in ("figure5a", "figure5b") if name in frames]
     rows = [top] if top else []
-    rows += [["figure5c"] * max(1, len(top))] if "figure5c" in frames else []
+    rows += [["figure5c"]] if "figure5c" in frames else []
     if not rows:
         return None
     counts = [len(frames["figure5a"])] if "figure5a" in frames else [0]

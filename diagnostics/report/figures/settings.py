@@ -14,11 +14,11 @@ import pandas as pd
 
 from diagnostics.paper.tables import paper_table
 from diagnostics.report.analysis import Results
-from diagnostics.report.figures.style import shown
+from diagnostics.report.figures.style import NAME_LENGTH, shown
 
 RUN, PAPER = "run", "paper"
 SETTING = ["source", "run", "teacher", "checkpoint"]
-MANY = 6
+MANY, SHORTER = 6, 16
 PAPER_TEACHER = r"Qwen3-(\w+)"
 
 
@@ -71,8 +71,11 @@ def settings_in(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     apart, the checkpoint at least."""
     runs = frame[frame["source"] == RUN]
     told = [part for part in SETTING[1:] if runs[part].nunique() > 1] or ["checkpoint"]
+    length = NAME_LENGTH if len(told) < 3 else SHORTER
     groups = runs.groupby(SETTING, sort=False, observed=True)
-    return [(" / ".join(shown(rows[part].iloc[0]) for part in told), rows) for _, rows in groups]
+    return [
+        (" / ".join(shown(rows[part].iloc[0], length) for part in told), rows) for _, rows in groups
+    ]
 
 
 def papers_in(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

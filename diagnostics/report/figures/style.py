@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,16 @@ def canvas(height: float, widths: tuple[float, ...]) -> tuple[Figure, Any]:
 def mosaic(
     height: float, rows: Sequence[Sequence[str]], *, width: float = WIDE, **ratios: Sequence[float]
 ) -> tuple[Figure, dict[str, Axes]]:
-    """Panels by name, laid out as `rows` say; `widths` and `heights` are relative. Clear ground."""
+    """Panels by name, laid out in `rows`, each as wide as the figure; `widths` and `heights` are
+    relative. The ground is clear."""
     figure = Figure(figsize=(width, height))
     figure.patch.set_alpha(0)
     wanted: dict[str, Any] = {
         f"{name.removesuffix('s')}_ratios": values for name, values in ratios.items()
     }
-    axes: dict[str, Axes] = figure.subplot_mosaic([list(row) for row in rows], **wanted)
+    columns = lcm(*map(len, rows))
+    layout = [[name for name in row for _ in range(columns // len(row))] for row in rows]
+    axes: dict[str, Axes] = figure.subplot_mosaic(layout, **wanted)
     for axis in axes.values():
         axis.patch.set_alpha(0)
     return figure, axes
