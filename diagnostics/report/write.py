@@ -133,5 +133,9 @@ def _write_png(figure: Figure, place: Path, description: str) -> None:
     info.add_text("Description", description)
     with Image.open(pixels) as image:
         white = Image.new("RGBA", image.size, "white")
-        few = Image.alpha_composite(white, image).convert("RGB").quantize(COLORS)
+        few = (
+            Image.alpha_composite(white, image)
+            .convert("RGB")
+            .quantize(COLORS, Image.Quantize.MAXCOVERAGE)
+        )
         few.save(place, format="png", optimize=True, pnginfo=info, dpi=image.info["dpi"])

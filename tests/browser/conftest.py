@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,8 +47,8 @@ class OpenPage(Protocol):
 def browser() -> Iterator[Browser]:
     names = ("chromium", "chromium-browser", "google-chrome")
     found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        pytest.fail("no Chromium: `apt-get install chromium`, or put google-chrome on the path")
+    if found is None or shutil.which("pdftotext") is None:
+        pytest.fail("no Chromium or no pdftotext: `apt-get install chromium poppler-utils`")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
@@ -89,14 +88,6 @@ def assert_quiet(one: Opened) -> None:
     """No error on the console, and nothing asked for but the page itself."""
     assert one.said == []
     assert [a for a in one.asked if not a.startswith(("blob:", "data:"))] == [one.address]
-
-
-@contextmanager
-def printing(page: Page) -> Iterator[None]:
-    """A page as it stands on paper."""
-    page.emulate_media(media="print")
-    yield
-    page.emulate_media(media="screen")
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import Opened, OpenPage, assert_quiet
 from playwright.sync_api import Locator, Page, expect
 from run_on_disk import HOSTILE, VOCABULARY, write_run
 
+from diagnostics.files import read_parquet, write_parquet
 from diagnostics.report.assets import asset, policy
 from diagnostics.report.viewer.page import (
     SCRIPT,
@@ -23,7 +25,7 @@ from diagnostics.report.viewer.page import (
     write_viewer,
     write_viewers,
 )
-from diagnostics.scoring.run import START, Run
+from diagnostics.scoring.run import START, TEACHER, Run, part_file
 from diagnostics.statistics.analyses.budgets import selections
 from diagnostics.statistics.tables.tokens import token_table
 
@@ -410,6 +412,25 @@ def test_legend_has_the_colours_that_tokens_have(open_page: OpenPage, view: Path
     ticks = page.locator(".tv-ticks span").all_inner_texts()
     assert ticks[2] == "0"
     assert read(ticks[0].strip("≤ ")) == -read(ticks[4].strip("≥ "))
+
+
+def test_positions_without_loss_leave_a_mark(open_page: OpenPage, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", prompts=2, length=12, texts=WORDS)
+    file = part_file(run.folder, TEACHER, 0)
+    table = read_parquet(file)
+    position = np.asarray(table["position"])
+    later = pa.array((position + (position >= 7)).astype(np.int32))  # nothing at 7
+    place_ = table.column_names.index("position")
+    write_parquet(file, table.set_column(place_, "position", later))
+    (path,) = write_viewer(run, tmp_path / "view.html", SETTINGS)
+    page = ready(open_page(path))
+    assert page.locator(".tv-context").first.locator(".tv-gap").count() == 1
+    name = page.locator(".tv-gap + .tv-token").first.get_attribute("id")
+    assert name is not None
+    assert name.endswith("-p8")
+    page.locator(".tv-gap + .tv-token").first.focus()
+    page.keyboard.press("ArrowLeft")
+    assert place(page.locator(":focus"))[1] == 6
 
 
 def test_section_stands_in_a_page_and_two_do_not_meet(open_page: OpenPage, section: Path) -> None:

@@ -28,7 +28,7 @@ from diagnostics.paper.tables import paper_table
 from diagnostics.report.analysis import ReportSettings, Results, analyse
 from diagnostics.report.chapters import json_rows
 from diagnostics.report.examples import example_positions
-from diagnostics.report.figures import PLATES, figure_style, style_file
+from diagnostics.report.figures import PLANS, figure_style, style_file
 from diagnostics.report.figures.style import INK, NEUTRAL, shown
 from diagnostics.report.write import write_figure
 from diagnostics.scoring.run import Run
@@ -100,7 +100,7 @@ def either(request: pytest.FixtureRequest, results: Results, six: Results) -> Re
 
 def drawn(name: str, results: Results) -> Figure:
     with figure_style():
-        figure = PLATES[name].draw(PLATES[name].data(results))
+        figure = PLANS[name].draw(PLANS[name].data(results))
     assert figure is not None
     return figure
 
@@ -129,12 +129,12 @@ def in_q3(results: Results) -> pd.DataFrame:
     return frame[frame["quadrant"] == 3]
 
 
-@pytest.mark.parametrize("name", PLATES)
+@pytest.mark.parametrize("name", PLANS)
 def test_every_panel_of_the_paper_is_there_and_lettered(name: str, either: Results) -> None:
     titles = [axis.get_title(loc="left") for axis in drawn(name, either).axes]
     lettered = [title[0] for title in titles if title[1:3] == "  "]
     assert "".join(sorted(lettered)) == PANELS[name]
-    frames = PLATES[name].data(either)
+    frames = PLANS[name].data(either)
     assert list(frames) == [f"{name}{letter.lower()}" for letter in PANELS[name]]
 
 
@@ -371,12 +371,12 @@ def test_5c_shows_what_least_squares_leaves_in_tenths(results: Results) -> None:
         assert np.allclose(line.get_ydata(), means, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", PLATES)
+@pytest.mark.parametrize("name", PLANS)
 def test_frames_that_went_through_json_draw_the_same(name: str, either: Results) -> None:
-    frames = PLATES[name].data(either)
+    frames = PLANS[name].data(either)
     stored = json.loads(json.dumps({key: json_rows(frame) for key, frame in frames.items()}))
     with figure_style():
-        again = PLATES[name].draw({key: pd.DataFrame(rows) for key, rows in stored.items()})
+        again = PLANS[name].draw({key: pd.DataFrame(rows) for key, rows in stored.items()})
     assert again is not None
     assert contents(again) == contents(drawn(name, either))
 
@@ -395,7 +395,7 @@ def contents(figure: Figure) -> list[Any]:
     return [str(value) for value in found]
 
 
-@pytest.mark.parametrize("name", PLATES)
+@pytest.mark.parametrize("name", PLANS)
 def test_no_label_leaves_the_figure_or_lies_on_another_of_its_axis(
     name: str, either: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,7 +424,19 @@ def test_no_label_leaves_the_figure_or_lies_on_another_of_its_axis(
             assert apart, (one.get_text(), other.get_text())
 
 
-@pytest.mark.parametrize("name", PLATES)
+@pytest.mark.parametrize("name", ["4D", "5C"])
+def test_legends_of_trends_lie_above_the_lines(name: str, either: Results) -> None:
+    axis = panel(name, either)
+    with figure_style():
+        axis.figure.draw_without_rendering()
+    tops = [line.get_window_extent().y1 for line in axis.get_lines()]
+    bars = [axis.transData.transform(s)[:, 1] for c in axis.collections for s in c.get_segments()]
+    legend = axis.get_legend()
+    assert legend is not None
+    assert legend.get_window_extent().y0 > max([*tops, *(y.max() for y in bars)])
+
+
+@pytest.mark.parametrize("name", PLANS)
 def test_hostile_names_are_text_in_a_sound_svg(name: str, six: Results) -> None:
     buffer = io.StringIO()
     figure = drawn(name, six)
@@ -478,7 +490,7 @@ def test_of_more_than_six_settings_the_first_checkpoint_of_each_run_is_shown(
         for name, rows in six.tables.items()
         if name in ("table09", "table01", "q3_kinds")
     }
-    for frame in PLATES["figure3"].data(replace(six, tables=tables)).values():
+    for frame in PLANS["figure3"].data(replace(six, tables=tables)).values():
         ours = frame[frame["source"] == "run"]
         assert set(ours["checkpoint"]) == {"full"}
         assert ours["run"].nunique() == 3
@@ -506,14 +518,14 @@ def test_a_panel_without_numbers_is_left_out(
     assert "".join(sorted(found)) == left
 
 
-@pytest.mark.parametrize("name", PLATES)
+@pytest.mark.parametrize("name", PLANS)
 def test_empty_frames_make_no_figure(name: str) -> None:
-    assert PLATES[name].draw({}) is None
+    assert PLANS[name].draw({}) is None
 
 
-@pytest.mark.parametrize("name", PLATES)
+@pytest.mark.parametrize("name", PLANS)
 def test_every_plate_says_what_it_shows_and_how_to_read_it(name: str) -> None:
-    plate = PLATES[name]
+    plate = PLANS[name]
     assert plate.name == name
     assert plate.title.startswith(f"Figure {name[-1]}: ")
     assert all(f"{letter}: " in plate.caption or letter in "BC" for letter in PANELS[name])

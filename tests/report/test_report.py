@@ -17,7 +17,7 @@ from diagnostics.errors import InputError
 from diagnostics.report.analysis import ReportSettings, Results, analyse
 from diagnostics.report.chapters import record
 from diagnostics.report.contexts import contexts_chapter
-from diagnostics.report.figures import PLATES
+from diagnostics.report.figures import PLANS
 from diagnostics.report.page import render_page, symbols
 from diagnostics.report.views import number
 from diagnostics.report.write import write_report
@@ -73,7 +73,7 @@ def test_every_table_has_its_twins(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf"])
-@pytest.mark.parametrize("name", PLATES)
+@pytest.mark.parametrize("name", PLANS)
 def test_figures_are_written(folder: Path, name: str, suffix: str) -> None:
     start = (folder / "figures" / f"{name}.{suffix}").read_bytes()[:4]
     assert start == {"png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
@@ -97,7 +97,7 @@ def test_every_twin_of_a_table_names_its_definition_set(folder: Path, name: str)
         assert "Definitions: paper." in (folder / "tables" / f"{name}.{suffix}").read_text()
 
 
-@pytest.mark.parametrize("name", PLATES)
+@pytest.mark.parametrize("name", PLANS)
 def test_every_figure_names_its_definition_set(folder: Path, name: str) -> None:
     assert b"definitions: paper" in (folder / "figures" / f"{name}.png").read_bytes()
     assert b"definitions: paper" in (folder / "figures" / f"{name}.pdf").read_bytes()

@@ -22,7 +22,7 @@ from diagnostics.report.captions import VIEWS
 from diagnostics.report.chapters import record
 from diagnostics.report.contexts import contexts_chapter
 from diagnostics.report.drawing import plates_of
-from diagnostics.report.figures import PLATES, figure_style, panel_noise
+from diagnostics.report.figures import PLANS, figure_style, panel_noise
 from diagnostics.report.page import render_page
 from diagnostics.report.scoring import notes, scored_in
 from diagnostics.report.views import Shown, cell, noise_note
@@ -237,18 +237,18 @@ def test_a_sample_without_q3_leaves_only_its_noise_unmeasured(write: Callable[..
 
 def page(results: Results) -> str:
     chapter = contexts_chapter(results, plates_of(results))
-    return render_page([chapter], dict.fromkeys(PLATES, "<svg></svg>"))
+    return render_page([chapter], dict.fromkeys(PLANS, "<svg></svg>"))
 
 
 def drawn(name: str, results: Results) -> list[Axes]:
     with figure_style():
-        figure = PLATES[name].draw(PLATES[name].data(results))
+        figure = PLANS[name].draw(PLANS[name].data(results))
     assert figure is not None
     return list(figure.axes)
 
 
 def noise_in(name: str, results: Results) -> dict[str, float]:
-    return panel_noise(PLATES[name].data(results))
+    return panel_noise(PLANS[name].data(results))
 
 
 def test_a_run_without_a_floor_says_so_wherever_a_gain_is_shown(bare: Results) -> None:
@@ -258,7 +258,7 @@ def test_a_run_without_a_floor_says_so_wherever_a_gain_is_shown(bare: Results) -
     for name, table in bare.tables.items():
         note = noise_note(table, VIEWS[name].columns, bare.tables["noise"])
         assert note == (f"Noise of scoring {said}." if name in GAINS else ""), name
-    captions = 2 * (len(PLATES) - 1)  # each is a drawing's label too; figure 1 has no such panel
+    captions = 2 * (len(PLANS) - 1)  # each is a drawing's label too; figure 1 has no such panel
     assert page(bare).count(said) == 1 + len(GAINS) + captions
     assert bands(drawn("figure3", bare)) == []
 

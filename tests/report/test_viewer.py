@@ -278,6 +278,7 @@ def test_section_keeps_to_its_size_and_says_what_it_shows(
     assert len(found.encode()) < SECTION_BYTES
     page = Page(str(found))
     assert "4 of 12 contexts, chosen evenly by mean gain (of one)" in page.text
+    assert f"Definitions paper, K = {K}." in page.text
     assert len(page.data["contexts"]) == 4
     assert page.tags.count("script") == page.tags.count("style") == 1
     monkeypatch.setattr(viewer_page, "SECTION_BYTES", len(found.encode()) - 200)

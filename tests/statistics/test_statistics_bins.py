@@ -165,6 +165,8 @@ def test_trend_and_median_intervals_equal_concatenated_rows(
 ) -> None:
     everywhere = np.ones(len(frame), dtype=bool)
     got = bucket_means(frame, "learnable", Bootstrap(counts=counts), buckets=3, scope=everywhere)
+    named = bucket_means(frame, "learnable", Bootstrap(counts=counts), buckets=3, scope="all")
+    pd.testing.assert_frame_equal(got.table, named.table)
     rows = labelled(frame, "learnable", 3).assign(left=frame["gain"])
     means, medians = redrawn(rows, counts, fit=False)
     ends = means[:, 2] - means[:, 0]

@@ -1,6 +1,6 @@
 """The paper's figures of fixed-context runs, each as data and drawing; and our matplotlib style.
 
-    figure1 … figure5   one plate each
+    figure1 … figure5   one plan each
     settings            which settings are shown, what they are called, the paper's rows beside
     style               colours, shapes, canvases, marks; `style_file()` for one's own figures
 
@@ -14,11 +14,11 @@ from diagnostics.report.figures.figure2 import FIGURE2
 from diagnostics.report.figures.figure3 import FIGURE3
 from diagnostics.report.figures.figure4 import FIGURE4
 from diagnostics.report.figures.figure5 import FIGURE5
-from diagnostics.report.figures.plate import Frames, Plate, panel_noise
+from diagnostics.report.figures.plan import Frames, Plan, panel_noise
 from diagnostics.report.figures.style import figure_style, style_file
 
-PLATES: dict[str, Plate] = {
-    plate.name: plate for plate in (FIGURE1, FIGURE2, FIGURE3, FIGURE4, FIGURE5)
+PLANS: dict[str, Plan] = {
+    plan.name: plan for plan in (FIGURE1, FIGURE2, FIGURE3, FIGURE4, FIGURE5)
 }
 
-__all__ = ["PLATES", "Frames", "Plate", "figure_style", "panel_noise", "style_file"]
+__all__ = ["PLANS", "Frames", "Plan", "figure_style", "panel_noise", "style_file"]

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diagnostics.report.figures.plate import Frames
+from diagnostics.report.figures.plan import Frames
 from diagnostics.report.figures.style import (
     CHECKPOINT_COLORS,
     canvas,

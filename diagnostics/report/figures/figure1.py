@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from diagnostics.report.analysis import Results
-from diagnostics.report.figures.plate import Frames, Plate
+from diagnostics.report.figures.plan import Frames, Plan
 from diagnostics.report.figures.settings import common, teacher_name
 from diagnostics.report.figures.style import (
     INCOMPATIBLE,
@@ -220,7 +220,7 @@ def _middle(name: str) -> tuple[float, float]:
     return x + BOX_WIDTH / 2, y + BOX_HEIGHT / 2
 
 
-FIGURE1 = Plate(
+FIGURE1 = Plan(
     name="figure1",
     title="Figure 1: token teachability",
     caption="A: two positions of the bank in Q3 (low student entropy, high KL): those of largest "

@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 
 from diagnostics.report.analysis import Results
-from diagnostics.report.figures.plate import Frames, Plate
+from diagnostics.report.figures.plan import Frames, Plan
 from diagnostics.report.figures.reach import reach, row_spread
 from diagnostics.report.figures.settings import common, teacher_name
 from diagnostics.report.figures.style import (
@@ -144,6 +144,7 @@ def _plane(figure: Figure, axis: Axes, frame: pd.DataFrame, letter: str) -> None
     axis.set(xlabel="student entropy $H$ (nats)", ylabel=r"$\mathrm{KL}_0$ (nats)")
     title(axis, letter, f"{name.capitalize()}")
     bar = figure.colorbar(mesh, ax=axis, label=f"mean {symbol}", shrink=0.9, aspect=25)
+    bar.ax.patch.set_alpha(0)
     if bar.solids is not None:
         bar.solids.set_rasterized(True)
 
@@ -160,7 +161,7 @@ def _grid(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, mean
 
 
-FIGURE2 = Plate(
+FIGURE2 = Plan(
     name="figure2",
     title="Figure 2: local-support decomposition",
     caption="A: mean gain G (KL before less KL after training, nats) of positions by their "

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from diagnostics.report.analysis import Results
 from diagnostics.report.figures.forest import ROW, forest, forest_rows
-from diagnostics.report.figures.plate import Frames, Plate
+from diagnostics.report.figures.plan import Frames, Plan
 from diagnostics.report.figures.settings import (
     common,
     ours,
@@ -135,7 +135,7 @@ def _gaps(axis: Axes, frame: pd.DataFrame) -> None:
     title(axis, "C", "Support gap")
 
 
-FIGURE3 = Plate(
+FIGURE3 = Plan(
     name="figure3",
     title="Figure 3: evidence for teachability",
     caption="A: coefficients β_L and β_I of learnable (D^L = D̃C̃, filled) and incompatible "

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from diagnostics.report.analysis import Results
-from diagnostics.report.figures.plate import Frames, Plate
+from diagnostics.report.figures.plan import Frames, Plan
 from diagnostics.report.figures.reach import reach, row_spread
 from diagnostics.report.figures.settings import (
     PAPER,
@@ -232,7 +232,7 @@ def _proxies(axis: Axes, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return {name: look_of(INK, marker_of(i)) for i, (name, _) in several}
 
 
-FIGURE4 = Plate(
+FIGURE4 = Plan(
     name="figure4",
     title="Figure 4: controls inside Q3",
     caption="A: mean gain G (KL before less KL after training, nats) of exactly ⌈ρN⌉ positions "

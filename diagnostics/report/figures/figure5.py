@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from diagnostics.report.analysis import Results
 from diagnostics.report.figures.figure4 import PROXIES
 from diagnostics.report.figures.forest import ROW, forest, forest_rows
-from diagnostics.report.figures.plate import Frames, Plate
+from diagnostics.report.figures.plan import Frames, Plan
 from diagnostics.report.figures.reach import reach, row_spread
 from diagnostics.report.figures.settings import (
     common,
@@ -144,7 +144,7 @@ def _draw_audit(axis: Axes, frame: pd.DataFrame, of: str) -> None:
     title(axis, "A", "Support proxies")
 
 
-FIGURE5 = Plate(
+FIGURE5 = Plan(
     name="figure5",
     title="Figure 5: more evidence on Q3, and robustness",
     caption="A: gain of the third of Q3 (low student entropy, high KL) with the most support less "

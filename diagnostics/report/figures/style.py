@@ -45,7 +45,7 @@ INKED = (
 )
 ZERO: dict[str, Any] = {"color": NEUTRAL, "linewidth": 0.7, "linestyle": (0, (4, 3))}
 INK = "#0a0b0c"  # replaced by currentColor in the page, so that text follows light and dark
-WIDE, NARROW = 7.2, 3.5  # inches: two columns of a paper, one column
+WIDE = 7.2  # inches, two columns of a paper
 LETTERS = "ABCDEFGH"
 UNSEEN = ("C", "Zl", "Zp", "M")  # categories of characters that one cannot see, or that pile up
 SPACE = "␣"

@@ -71,9 +71,9 @@
   }
 
   function percent(share, digits) {
-    const value = 100 * share;
-    if (digits < 4) return value < 0.5 ? (value > 0 ? "<1 %" : "0 %") : Math.round(value) + " %";
-    return value >= 99.995 && share < 1 ? ">99.99 %" : value > 0 && value < 0.005 ? "<0.01 %" : value.toFixed(2) + " %";
+    const value = 100 * share, places = digits < 4 ? 0 : 2, least = 10 ** -places;
+    if (value < least / 2) return `<${least} %`;
+    return value >= 100 - least / 2 ? `>${100 - least} %` : value.toFixed(places) + " %";
   }
 
   async function inflated(text) {

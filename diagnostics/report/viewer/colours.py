@@ -42,6 +42,21 @@ THEMES = {
     },
 }
 HUES = ("up", "down", "c", "k", "h")
+SHARES = (  # measures from 0 to 1: name, symbol, label, what the colour says, hue
+    ("learnable", "D^L", "learnable disagreement", "Blue: within the student's reach", "up"),
+    (
+        "incompatible",
+        "D^I",
+        "incompatible disagreement",
+        "Vermilion: beyond the student's reach",
+        "down",
+    ),
+    ("compatibility", "C", "compatibility", "Green: teacher within the student's top K", "c"),
+)
+NATS = (  # measures from 0 upward
+    ("kl_0", "KL_0", "divergence before training", "Pink: far from the teacher", "k"),
+    ("entropy", "H", "student entropy before training", "Amber: unsure", "h"),
+)
 TO_CONE = np.array(
     [
         [0.4122214708, 0.5363325363, 0.0514459929],
@@ -62,20 +77,20 @@ TO_LAB = np.array(
 class Scale:
     """How a measure is coloured.
 
-    Fields: `name` of its array; `symbol` and `label` for people; `unit`; `up`, `down` hues of
-    numbers above and below 0 (`down` empty where there are none); `limit` whose step is the last,
-    as is everything beyond; `root` whether steps are even in the square root; `more` what high is.
+    Fields: `name` of its array; `symbol` and `label` for people; `more` what its colours say; `up`,
+    `down` hues of numbers above and below 0 (`down` empty where there are none); `unit`; `limit`
+    whose step is the last, as is everything beyond; `root` whether steps are even in square roots.
     """
 
     name: str
     symbol: str
     label: str
-    unit: str
-    up: str
-    down: str
-    limit: float
-    root: bool
     more: str
+    up: str
+    down: str = ""
+    unit: str = ""
+    limit: float = 1.0
+    root: bool = False
 
     def steps(self, values: Floats) -> NDArray[np.int64]:
         """The step of each number (pos,), -STEPS to STEPS; 0 has no colour."""
@@ -90,40 +105,35 @@ class Scale:
 
 def scales(measured: Measured) -> list[Scale]:
     """The scale of each measure; limits are of the whole run, so that files of one run agree."""
-    measures = measured.measures
-    toward = "Blue: moved toward the teacher; vermilion: away"
-    shares = (
-        ("learnable", "D^L", "learnable disagreement", "up", "Blue: within the student's reach"),
-        (
-            "incompatible",
-            "D^I",
-            "incompatible disagreement",
-            "down",
-            "Vermilion: beyond the student's reach",
-        ),
-        (
-            "compatibility",
-            "C",
-            "compatibility",
-            "c",
-            "Green: the teacher's mass lies in the student's top K",
-        ),
+    gain = Scale(
+        name="gain",
+        symbol="G",
+        label="gain",
+        more="Blue: moved toward the teacher; vermilion: away",
+        up="up",
+        down="down",
+        unit="nats",
+        limit=_limit(measured.gain),
+        root=True,
     )
-    nats = (
-        ("kl_0", "KL_0", "divergence before training", "k", "Pink: far from the teacher"),
-        ("entropy", "H", "student entropy before training", "h", "Amber: unsure"),
-    )
-    found = [_scale("gain", "G", "gain", "nats", "up", "down", _limit(measured.gain), True, toward)]
-    found += [_scale(n, s, label, "", up, "", 1.0, False, m) for n, s, label, up, m in shares]
-    found += [
-        _scale(n, s, label, "nats", up, "", _limit(measures[n]), True, m)
-        for n, s, label, up, m in nats
+    shares = [
+        Scale(name=name, symbol=symbol, label=label, more=more, up=up)
+        for name, symbol, label, more, up in SHARES
     ]
-    return found
-
-
-def _scale(*values: Any) -> Scale:
-    return Scale(**dict(zip(Scale.__slots__, values, strict=True)))
+    nats = [
+        Scale(
+            name=name,
+            symbol=symbol,
+            label=label,
+            more=more,
+            up=up,
+            unit="nats",
+            limit=_limit(measured.measures[name]),
+            root=True,
+        )
+        for name, symbol, label, more, up in NATS
+    ]
+    return [gain, *shares, *nats]
 
 
 def _limit(values: Floats) -> float:

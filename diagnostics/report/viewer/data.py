@@ -8,7 +8,7 @@ then reads the most probable tokens of chosen contexts alone, part by part. The 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -163,9 +163,8 @@ def _kept(
 
 
 def _rows(measured: Measured, rows: NDArray[np.bool_]) -> Measured:
-    return Measured(
-        run=measured.run,
-        top_k=measured.top_k,
+    return replace(
+        measured,
         context=measured.context[rows],
         position=measured.position[rows],
         token_id=measured.token_id[rows],
@@ -174,7 +173,6 @@ def _rows(measured: Measured, rows: NDArray[np.bool_]) -> Measured:
         gain=measured.gain[:, rows],
         kl=measured.kl[:, rows],
         kept=measured.kept[rows],
-        masks=measured.masks,
     )
 
 

@@ -6,7 +6,7 @@ text nodes alone. Nothing is loaded from elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ FILE_BYTES, SECTION_BYTES = 25_000_000, 225_000  # the section's script comes on
 FILE_CONTEXTS, FILE_POSITIONS = 1000, 500_000  # tried first; bytes decide
 LONGEST_PROMPT = 4000  # letters of a prompt that are kept
 SECTION_PROMPT = 300
+Make = Callable[[Sequence[int]], str]  # a page of these contexts
+
 SCRIPT = "viewer.js"  # of the templates; a page's policy names it
 ALL = "diagnostics view RUN --out FILE"
 SPLIT = "diagnostics view RUN --out FILE --split"
@@ -139,10 +141,10 @@ def _page(measured: Measured, part: Part) -> str:
     )
 
 
-def _fitting(measured: Measured, wanted: int, make: Any, limit: int) -> str:
+def _fitting(measured: Measured, wanted: int, make: Make, limit: int) -> str:
     """What `make` makes of so many contexts, fewer where it is larger than `limit` bytes."""
     while True:
-        text: str = make(evenly_by_gain(measured, wanted))
+        text = make(evenly_by_gain(measured, wanted))
         size = len(text.encode())
         if size <= limit or wanted == 1:
             return text

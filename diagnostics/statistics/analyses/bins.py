@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, one_of
 from diagnostics.statistics.analyses.gaps import in_q3, masked_mean, outcomes
+from diagnostics.statistics.analyses.regression import Scope
 from diagnostics.statistics.analyses.residuals import CONTROLS, residuals
 from diagnostics.statistics.inference.bootstrap import (
     DEFAULT,
@@ -72,22 +73,28 @@ def bucket_means(
     buckets: int = 4,
     edges: Sequence[float] | None = None,
     outcome: Outcome = "gain",
-    scope: Rows | None = None,
+    scope: Rows | Scope = "q3",
     simultaneous: bool = False,
     medians: Medians = "interval",
 ) -> Bins:
-    """Gain in buckets of `column`, inside Q3 unless `scope` (pos,) is given (Fig. 4D).
+    """Gain in buckets of `column`, inside Q3, over `all`, or over a scope (pos,) (Fig. 4D).
 
     The cuts are quantiles, or the inner `edges`. The table calls either outcome `gain`. Raises
     InputError for an empty scope, a value that is not finite, or quantiles of a constant column.
     """
-    rows = in_q3(frame) if scope is None else scope
+    rows = _named_rows(frame, scope) if isinstance(scope, str) else scope
     gain = outcomes(frame, outcome, rows)
     cut = _cut(frame, column, rows, buckets, edges)
     clusters = prompt_clusters(frame)
     means = [masked_mean(clusters, gain, mask) for mask in cut.masks]
     middles = [_median(gain[m], clusters.subset(m), bootstrap, medians) for m in cut.masks]
     return _bins(cut, ("gain", outcome), means, middles, bootstrap, simultaneous)
+
+
+def _named_rows(frame: pd.DataFrame, name: str) -> Rows:
+    """The rows (pos,) of a scope's name."""
+    known = one_of(name, get_args(Scope), "scope")
+    return in_q3(frame) if known == "q3" else np.ones(len(frame), dtype=bool)
 
 
 @on_table

@@ -19,7 +19,7 @@ Frames = Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plate:
+class Plan:
     """One figure.
 
     Fields: `name`, as `figure2`; `title`; `caption`, which defines every symbol; `reading`, how to
