@@ -280,8 +280,8 @@ def test_two_sets_or_two_ks_are_refused(
 def test_a_report_made_of_two_of_one_run_is_refused(report: Path, tmp_path: Path) -> None:
     write_chapters([*read_record(report), *read_record(report)], tmp_path / "m", formats=("csv",))
     assert refused(tmp_path / "m", report) == (
-        f"{tmp_path / 'm'}: expected a report of runs of different names, at one K, got runs of one "
-        "name; compare the reports that it was made of"
+        f"{tmp_path / 'm'}: expected a report of runs of different names, at one K, got runs of "
+        "one name; compare the reports that it was made of"
     )
 
 
