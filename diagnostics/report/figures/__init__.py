@@ -17,8 +17,6 @@ from diagnostics.report.figures.figure5 import FIGURE5
 from diagnostics.report.figures.plan import Frames, Plan, panel_noise
 from diagnostics.report.figures.style import figure_style, style_file
 
-PLANS: dict[str, Plan] = {
-    plan.name: plan for plan in (FIGURE1, FIGURE2, FIGURE3, FIGURE4, FIGURE5)
-}
+PLANS: dict[str, Plan] = {plan.name: plan for plan in (FIGURE1, FIGURE2, FIGURE3, FIGURE4, FIGURE5)}
 
 __all__ = ["PLANS", "Frames", "Plan", "figure_style", "panel_noise", "style_file"]
