@@ -95,6 +95,7 @@ def _best_reply(best: Leader, budget: float, noise: Noise) -> Reply:
         word=best.mask[0],
         text=f"gain {_interval(best.value)}",
         remarks=tuple(remarks),
+        **_bar(best.value, noise["gain"]),
     )
 
 
@@ -117,6 +118,7 @@ def _inside_q3(rescored: Rescored, bootstrap: Bootstrap, noise: Noise) -> Asked:
                         word=VERDICTS[verdict],
                         text=_interval(found.difference),
                         remarks=(_seed_words(found), *(small if what == "gain" else ())),
+                        **_bar(found.difference, 2 * noise[what]),
                     )
                 )
                 rows.append(_row("q3", percent(budget), found, noise))
@@ -168,6 +170,7 @@ def _peak_reply(found: Leader, what: Number, noise: Noise) -> Reply:
         word=percent(found.mask[1]),
         text=_interval(found.value),
         remarks=(above,),
+        **_bar(found.value, noise[what]),
     )
 
 
@@ -250,6 +253,11 @@ def _compared(one: Versus, noise: Noise) -> str:
     if one.difference.verdict(2 * noise[one.number]) != "unclear":
         return f"{said}, {_seed_words(one)}"
     return said
+
+
+def _bar(value: Interval, noise: float) -> dict[str, float]:
+    """A number as a reply draws it."""
+    return {"estimate": value.estimate, "low": value.low, "high": value.high, "noise": noise}
 
 
 def _seed_words(one: Versus) -> str:

@@ -61,9 +61,9 @@ def symbols(text: str) -> Markup:
 
 
 def prose(text: str) -> Markup:
-    """A sentence of ours: symbols set properly, `commands` as code, intervals on one line."""
+    """A sentence of ours: symbols set properly, `commands` as code, numbers never broken."""
     said = re.sub(r"\b(KL|[pHDC])_([0Tt])\b", r"\1<sub>\2</sub>", str(symbols(text)))
-    said = re.sub(r"`([^`]+)`", r"<code>\1</code>", said)
+    said = re.sub(r"`([^`]+)`", r"<code>\1</code>", said).replace(" %", "\u00a0%")
     return Markup(re.sub(r"\[[^\[\]<>]*\]", lambda found: found[0].replace(" ", "\u00a0"), said))
 
 

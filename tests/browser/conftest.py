@@ -13,7 +13,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from run_on_disk import write_run
 
 from diagnostics.report.analysis import ReportSettings
-from diagnostics.report.write import write_report
+from diagnostics.report.chapters import read_record
+from diagnostics.report.write import write_chapters, write_report
 
 SETTINGS = ReportSettings(top_k=4, draws=60, seed=3)
 FLAGS = [
@@ -24,6 +25,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+COMMITTED = Path(__file__).parents[2] / "reports" / "interventions"
 LONG = "a-checkpoint-of-a-name-that-goes-on-and-on-" * 3
 
 
@@ -95,6 +97,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a small run with two checkpoints."""
     run = write_run(tmp_path_factory.mktemp("run"), checkpoints={"one": 0.3, "two": 0.1})
     return write_report([run], tmp_path_factory.mktemp("report"), SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def several(report: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two chapters: the small run's and the committed interventions'."""
+    chapters = [*read_record(report.parent), *read_record(COMMITTED)]
+    return write_chapters(chapters, tmp_path_factory.mktemp("several"))
 
 
 @pytest.fixture(scope="session")

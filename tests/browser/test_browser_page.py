@@ -54,6 +54,14 @@ def lightness(rgb: str) -> float:
     return sum(map(float, re.findall(r"[\d.]+", rgb)[:3])) / 3
 
 
+def assert_headings_go_down_one_by_one(page: Page) -> None:
+    levels = page.locator("h1, h2, h3, h4, h5, h6").evaluate_all(
+        "all => all.map(one => Number(one.tagName[1]))"
+    )
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_opens_offline_quietly_and_never_scrolls_sideways(
@@ -299,6 +307,24 @@ def test_answers_stand_above_everything_else(open_page: OpenPage, report: Path) 
     assert box["y"] < 400
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_several_chapters_are_one_page_with_headings_in_order(
+    open_page: OpenPage, several: Path, width: int
+) -> None:
+    one = open_page(several, width=width)
+    assert_quiet(one)
+    assert_headings_go_down_one_by_one(one.page)
+    ids = one.page.locator("[id]").evaluate_all("all => all.map(one => one.id)")
+    assert len(ids) == len(set(ids))
+    links = one.page.locator(".contents a").evaluate_all("all => all.map(one => one.hash.slice(1))")
+    assert set(links) <= set(ids)
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert one.page.evaluate(wide) <= 0
+    if width == WIDTHS[-1]:
+        results = Axe().run(one.page)
+        assert results.violations_count == 0, results.generate_report()
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [380, 1600])
 def test_no_axe_violation(open_page: OpenPage, report: Path, width: int, dark: bool) -> None:
@@ -309,12 +335,7 @@ def test_no_axe_violation(open_page: OpenPage, report: Path, width: int, dark: b
 
 
 def test_headings_go_down_one_level_at_a_time(open_page: OpenPage, report: Path) -> None:
-    page = open_page(report).page
-    levels = page.locator("h1, h2, h3, h4, h5, h6").evaluate_all(
-        "all => all.map(one => Number(one.tagName[1]))"
-    )
-    assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert_headings_go_down_one_by_one(open_page(report).page)
 
 
 def test_on_paper_controls_are_gone_and_ink_is_black(open_page: OpenPage, report: Path) -> None:

@@ -84,6 +84,7 @@ def test_a_policy_names_each_script_and_allows_no_load() -> None:
         ("p_T < p_0", "p<sub>T</sub> &lt; p<sub>0</sub>"),
         ("`diagnostics plan` <b>", "<code>diagnostics plan</code> &lt;b&gt;"),
         ("0.1 [0.05, 0.2]", "0.1 [0.05,\u00a00.2]"),
+        ("95 % of 10 %", "95\u00a0% of 10\u00a0%"),
         ("table_08 and map_0", "table_08 and map_0"),
     ],
 )

@@ -233,6 +233,9 @@ def test_answers_name_the_mask_with_the_largest_gain_at_each_budget(results: Liv
         rows = table[(table["budget"] == budget) & (table["selector"] != "full")]
         assert reply.word == rows.loc[rows["gain"].idxmax(), "selector"]
         assert any("than random" in r for r in reply.remarks) or reply.word == "random"
+        best = rows.loc[rows["gain"].idxmax()]
+        drawn = [reply.estimate, reply.low, reply.high]
+        assert drawn == pytest.approx([best["gain"], best["gain_low"], best["gain_high"]], rel=1e-9)
 
 
 def test_the_card_of_peaks_says_the_budget_with_the_largest_gain(results: LiveResults) -> None:
