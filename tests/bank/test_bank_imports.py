@@ -298,7 +298,7 @@ def test_messages_of_trl_are_rendered_as_bank_build_does(chat_model: str, tmp_pa
     assert (found.chats_restored, found.chats_plain, found.retokenized) == (0, 0, len(CHATS))
     assert found.notes() == [
         "5 of 5 responses were encoded from text: the student may have drawn other tokens for it, "
-        "and the token that ended it is lost"
+        "and an end token is lost"
     ]
 
 
@@ -377,11 +377,32 @@ def test_the_first_step_is_taken_unless_others_are_named(student: str, tmp_path:
 
 
 def test_steps_in_rows_are_chosen_like_steps_in_names(student: str, tmp_path: Path) -> None:
-    lines = [{"step": [s] * 2, "prompt": ["w1", "w2"], "completion": ["w3"] * 2} for s in "21"]
+    lines = [{"step": [s] * 2, "prompt": ["w1", "w2"], "completion": [f"w{s}"] * 2} for s in "21"]
     path = write_lines(tmp_path / "completions.jsonl", lines)
     assert len(take("ms-swift", path, student).bank) == 2
     assert take("ms-swift", path, student).steps == (1,)
     assert len(take("ms-swift", path, student, step="all").bank) == 4
+
+
+@pytest.mark.parametrize("form", ["trl", "ms-swift"])
+def test_a_batch_that_is_logged_at_two_steps_counts_once(
+    form: str, student: str, tmp_path: Path
+) -> None:
+    """With several optimizer steps a generation, the same rollouts are logged at each."""
+    batches = [[("w1", "w2"), ("w1", "w2")], [("w1", "w2"), ("w1", "w2")], [("w1", "w3")] * 2]
+    if form == "trl":
+        for step, rows in enumerate(batches, 1):
+            source = write_trl(tmp_path / "run", step, rows)
+    else:
+        lines = [
+            {"step": [str(step)] * 2, "prompt": ["w1"] * 2, "completion": [a for _, a in rows]}
+            for step, rows in enumerate(batches, 1)
+        ]
+        source = write_lines(tmp_path / "completions.jsonl", lines)
+    found = take(form, source, student, step="all")
+    assert column(found, "response_text") == ["w2", "w2", "w3", "w3"]
+    assert found.skipped == {"the same text as in an earlier step": 2}
+    assert found.notes()[-1] == "2 rows left out: the same text as in an earlier step"
 
 
 def test_evaluation_dumps_of_slime_are_passed_over(

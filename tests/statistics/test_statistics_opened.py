@@ -51,6 +51,14 @@ def test_tokens_are_the_token_table(run: OpenedRun) -> None:
     assert got.attrs == one.attrs
 
 
+def test_token_texts_are_those_of_the_run(run: OpenedRun, tmp_path: Path) -> None:
+    run_on_disk.write_run(tmp_path, texts=["<end>", " two", "a"])
+    texts = open_run(tmp_path).token_texts()
+    assert [texts[i] for i in range(3)] == ["<end>", " two", "a"]
+    with pytest.raises(InputError, match="expected the texts of its tokens, got none; run `resc"):
+        run.token_texts()
+
+
 def test_a_changed_table_does_not_change_the_next(run: OpenedRun) -> None:
     for options in ({}, {"checkpoint": "two"}):
         frame = run.tokens(**options)

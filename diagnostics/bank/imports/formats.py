@@ -38,7 +38,8 @@ class Format:
 
     Fields: `files` pattern of its files in a folder; `step` finds the step in a file's name, None
     where rows hold it; `read` makes rows of a file; `folder` below SOURCE where it may lie;
-    `chat` every prompt went through the chat template and lost its special tokens.
+    `chat` every prompt went through the chat template and lost its special tokens; `repeats` a step
+    that generated nothing is logged with the rollouts of the one before.
     """
 
     files: str
@@ -46,6 +47,7 @@ class Format:
     step: str | None = None
     folder: str = "."
     chat: bool = False
+    repeats: bool = False
 
 
 def _read_trl(path: Path) -> Rows:
@@ -249,6 +251,7 @@ FORMATS = {
         step=r"completions_(\d+)$",
         folder="completions",
         read=_read_trl,
+        repeats=True,
     ),
     "verl": Format(files="*.jsonl", step=r"^(\d+)$", read=_read_verl, chat=True),
     "slime": Format(files="*.pt", step=r"^(?!.*eval_\d+$).*?(\d+)$", read=_read_slime),
@@ -256,7 +259,7 @@ FORMATS = {
         files="train_data_step*.jsonl", step=r"^train_data_step(\d+)$", read=_read_nemo_rl
     ),
     "paper": Format(files="context_bank.parquet", read=_read_paper),
-    "ms-swift": Format(files="completions.jsonl", read=_read_ms_swift),
+    "ms-swift": Format(files="completions.jsonl", read=_read_ms_swift, repeats=True),
     "jsonl": Format(files="*.jsonl", read=_read_jsonl),
 }
 

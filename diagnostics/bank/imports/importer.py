@@ -59,7 +59,7 @@ class Imported:
         if self.retokenized:
             found.append(
                 f"{self.retokenized} of {len(self.bank)} responses were encoded from text: the "
-                "student may have drawn other tokens for it, and the token that ended it is lost"
+                "student may have drawn other tokens for it, and an end token is lost"
             )
         if self.other_text:
             found.append(f"{self.other_text} of these do not decode to the text that was written")
@@ -96,6 +96,7 @@ def import_bank(
     origin = _origin(student, found, tokenizer)
     rows, steps, there = read_rollouts(chosen_form, Path(source), step)
     skipped: Counter[str] = Counter()
+    rows = _without_repeats(rows, skipped) if chosen_form.repeats else rows
     encode = _Encoder(found, origin["vocabulary"], chat=chosen_form.chat)
     made = [encode(row.cut(max_response_tokens)) for row in rows]
     kept = _numbered(_first_prompts(_sound(made, skipped), num_prompts, str(source), skipped))
@@ -136,6 +137,19 @@ def read_rollouts(
         return rows, [], []
     chosen = choose_steps(there, step, str(source))
     return [row for row in rows if row.step in chosen], chosen, there
+
+
+def _without_repeats(rows: Iterable[Written], skipped: Counter[str]) -> list[Written]:
+    """Rows whose prompt and response stood in no earlier step; the others are counted."""
+    first: dict[tuple[str, str | None], int | None] = {}
+    kept = []
+    for row in rows:
+        told = (content_identity(row.prompt or ""), row.response)
+        if first.setdefault(told, row.step) == row.step:
+            kept.append(row)
+        else:
+            skipped["the same text as in an earlier step"] += 1
+    return kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

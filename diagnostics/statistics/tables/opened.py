@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from diagnostics.errors import InputError
 from diagnostics.scoring.run import Run
 from diagnostics.scoring.run import open_run as open_folder
+from diagnostics.scoring.texts import TokenTexts
 from diagnostics.statistics.tables.definitions import PAPER, Definitions, definition_set
 from diagnostics.statistics.tables.sources import as_frame, require_one
 from diagnostics.statistics.tables.tokens import token_table
@@ -80,6 +82,18 @@ class OpenedRun:
         narrow = self.at(checkpoint, k)
         place = str(self.run.folder)
         return as_frame(narrow._whole(), require_one(narrow.checkpoints, None, place))
+
+    def token_texts(self) -> TokenTexts:
+        """Each token id's text, as texts[token_id]. Raises InputError where the run has none."""
+        found = self.run.token_texts()
+        if found is None:
+            raise InputError(
+                where=str(self.run.folder),
+                expected="the texts of its tokens",
+                got="none",
+                fix="run `rescore` again with a student that has its tokenizer",
+            )
+        return found
 
     def _whole(self) -> pd.DataFrame:
         if self.k not in self._tables:
