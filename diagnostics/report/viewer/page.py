@@ -33,7 +33,7 @@ from diagnostics.report.viewer.encode import (
 from diagnostics.scoring.run import Run
 from diagnostics.scoring.texts import ContextTexts
 
-FILE_BYTES, SECTION_BYTES = 25_000_000, 225_000  # the section's script comes on top
+FILE_BYTES, SECTION_BYTES = 25_000_000, 220_000  # the section's script comes on top
 FILE_CONTEXTS, FILE_POSITIONS = 1000, 500_000  # tried first; bytes decide
 LONGEST_PROMPT = 4000  # letters of a prompt that are kept
 SECTION_PROMPT = 300
