@@ -110,7 +110,7 @@ def test_run_again_a_notebook_says_the_same(path: Path, tmp_path: Path) -> None:
     (tmp_path / "notebooks").mkdir()
     for file in (path, HERE / "execute.py"):
         copy(file, tmp_path / "notebooks")
-    for name in ("diagnostics", "banks", "reports"):
+    for name in ("diagnostics", "banks"):
         (tmp_path / name).symlink_to(ROOT / name)
     done = subprocess.run(
         [sys.executable, str(tmp_path / "notebooks" / "execute.py"), path.name],
