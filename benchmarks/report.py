@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from diagnostics.report.analysis import ReportSettings, analyse
+from diagnostics.report.contexts.analysis import ReportSettings, analyse
 from diagnostics.scoring.run import open_run
 
 ROUNDS = 5

@@ -86,7 +86,7 @@ def write_report(runs: OpenedRun | Sequence[OpenedRun], out: Place, **settings: 
     `settings` are the fields of `ReportSettings`, as draws=2000, seed=0.
     """
     from diagnostics.report import write
-    from diagnostics.report.analysis import ReportSettings
+    from diagnostics.report.contexts.analysis import ReportSettings
 
     opened = [runs] if isinstance(runs, OpenedRun) else runs
     return write.write_report([one.run for one in opened], Path(out), ReportSettings(**settings))

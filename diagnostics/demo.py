@@ -27,7 +27,7 @@ from diagnostics.errors import InputError
 from diagnostics.files import write_text
 from diagnostics.models.files import open_model
 from diagnostics.progress import say
-from diagnostics.report.analysis import ReportSettings
+from diagnostics.report.contexts.analysis import ReportSettings
 from diagnostics.report.write import write_report
 from diagnostics.scoring.rescore import rescore
 from diagnostics.scoring.task import Settings

@@ -26,8 +26,8 @@ from diagnostics.embedded.pair import STUDENT, TEACHER, as_model
 from diagnostics.embedded.prompts import write_prompts
 from diagnostics.progress import say
 from diagnostics.report.alignment import write_alignment
-from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.chapters import read_record
+from diagnostics.report.contexts.analysis import ReportSettings
 from diagnostics.report.sources import parts_of
 from diagnostics.report.write import write_chapters
 from diagnostics.scoring.rescore import rescore

@@ -15,7 +15,7 @@ from diagnostics.embedded.pair import STUDENT, TEACHER, WEIGHTS
 from diagnostics.embedded.problems import is_held_out
 from diagnostics.errors import InputError
 from diagnostics.models.files import open_model, tokenizer_fingerprint
-from diagnostics.report.analysis import ReportSettings, analyse
+from diagnostics.report.contexts.analysis import ReportSettings, analyse
 from diagnostics.scoring.rescore import rescore
 from diagnostics.scoring.task import Settings
 

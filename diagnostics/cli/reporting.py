@@ -46,7 +46,7 @@ def plan(
     from rich.console import Console
 
     from diagnostics.files import write_text
-    from diagnostics.report.plan import show
+    from diagnostics.report.contexts.plan import show
     from diagnostics.scoring.run import open_run
     from diagnostics.statistics.analyses.design import plan as plan_study
     from diagnostics.statistics.analyses.headlines import HEADLINES
@@ -86,9 +86,9 @@ def report(
     formats: Formats = None,
 ) -> None:
     """Write tables, figures, the page and results.json."""
-    from diagnostics.report.analysis import ReportSettings
-    from diagnostics.report.formats import check_formats
+    from diagnostics.report.contexts.analysis import ReportSettings
     from diagnostics.report.sources import parts_of
+    from diagnostics.report.tables.formats import check_formats
     from diagnostics.report.write import write_chapters
     from diagnostics.statistics.inference.bootstrap import check_kind
     from diagnostics.statistics.tables.definitions import check_definitions
@@ -129,10 +129,10 @@ def compare(
     """Set two runs or reports side by side, paired where the bank is the same."""
     from rich.console import Console
 
-    from diagnostics.report.comparison import compare_sides
-    from diagnostics.report.comparison_chapter import comparison_chapter, show
-    from diagnostics.report.formats import check_formats
-    from diagnostics.report.sides import open_sides
+    from diagnostics.report.comparison.chapter import comparison_chapter, show
+    from diagnostics.report.comparison.compare import compare_sides
+    from diagnostics.report.comparison.sides import open_sides
+    from diagnostics.report.tables.formats import check_formats
     from diagnostics.report.write import write_chapters
     from diagnostics.statistics.tables.definitions import check_definitions
 
@@ -180,7 +180,7 @@ def downstream(
     """Write tables 3, 4, 11, 12 and 13 of evaluation results, the paper's beside."""
     from diagnostics.files import write_text
     from diagnostics.report.downstream import read_downstream
-    from diagnostics.report.formats import check_formats
+    from diagnostics.report.tables.formats import check_formats
     from diagnostics.report.write import write_chapters
     from diagnostics.statistics.selection.selectors import check_budget
 
@@ -206,7 +206,7 @@ def tables(
     ray_address: RayAddress = None,
 ) -> None:
     """Write tables 1, 5, 6, 8 and 9 of token tables of any size, in little memory."""
-    from diagnostics.report.streamed import token_paths, write_stream_tables
+    from diagnostics.report.contexts.streamed import token_paths, write_stream_tables
     from diagnostics.statistics.inference.bootstrap import Bootstrap
     from diagnostics.statistics.streaming.team import StreamSettings
 

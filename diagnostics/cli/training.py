@@ -159,7 +159,7 @@ def intervene(
     Without models: the embedded pair. Run again it goes on where it was.
     """
     from diagnostics.interventions.embedded import run_embedded
-    from diagnostics.report.formats import check_formats
+    from diagnostics.report.tables.formats import check_formats
 
     chosen_formats = check_formats(formats)
     given = (student, teacher, bank, prompts)
@@ -177,7 +177,7 @@ def intervene(
     from diagnostics.interventions.report import run_experiment
     from diagnostics.models.weights import resolve_device, resolve_dtype
     from diagnostics.progress import say
-    from diagnostics.report.analysis import ReportSettings
+    from diagnostics.report.contexts.analysis import ReportSettings
     from diagnostics.training.settings import TrainSettings, parse_options
 
     chosen = resolve_device(device)

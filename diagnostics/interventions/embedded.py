@@ -22,8 +22,8 @@ from diagnostics.interventions.masks import TABLE7, ArmPlan, arms, named_set, pr
 from diagnostics.interventions.processes import default_workers
 from diagnostics.interventions.report import run_experiment
 from diagnostics.progress import say
-from diagnostics.report.analysis import ReportSettings
-from diagnostics.report.formats import DEFAULT_FORMATS, Format
+from diagnostics.report.contexts.analysis import ReportSettings
+from diagnostics.report.tables.formats import DEFAULT_FORMATS, Format
 from diagnostics.statistics.selection.selectors import Selector
 from diagnostics.training.settings import TrainSettings
 

@@ -13,10 +13,10 @@ from diagnostics.interventions.experiment import (
     train_arms,
     trained_arms,
 )
-from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.chapters import Sheet
-from diagnostics.report.formats import DEFAULT_FORMATS, Format
-from diagnostics.report.interventions import report_arms
+from diagnostics.report.contexts.analysis import ReportSettings
+from diagnostics.report.live.arms import report_arms
+from diagnostics.report.tables.formats import DEFAULT_FORMATS, Format
 from diagnostics.report.write import write_chapters
 from diagnostics.training.settings import TrainSettings
 

@@ -34,8 +34,8 @@ from diagnostics.report.figures.style import (
     legend_below,
     zero_line,
 )
-from diagnostics.report.formats import write_sheet
-from diagnostics.report.views import Shown, View
+from diagnostics.report.tables.formats import write_sheet
+from diagnostics.report.tables.views import Shown, View
 from diagnostics.report.write import write_figure
 from diagnostics.statistics.tables.definitions import PAPER
 

@@ -18,9 +18,9 @@ import pandas as pd
 from diagnostics import __version__
 from diagnostics.errors import InputError
 from diagnostics.files import read_json
-from diagnostics.report.estimates import FILE as ESTIMATES
-from diagnostics.report.estimates import read_estimates
-from diagnostics.report.views import Shown, View
+from diagnostics.report.comparison.estimates import FILE as ESTIMATES
+from diagnostics.report.comparison.estimates import read_estimates
+from diagnostics.report.tables.views import Shown, View
 
 SCHEMA_VERSION = 1
 SCHEMA_NAME = f"urn:fixed-context-diagnostics:results:{SCHEMA_VERSION}"  # `json_schema`

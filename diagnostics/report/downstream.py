@@ -17,7 +17,7 @@ from diagnostics.downstream.tables import downstream_tables
 from diagnostics.errors import InputError
 from diagnostics.paper.tables import paper_table
 from diagnostics.report.chapters import Chapter, Sheet
-from diagnostics.report.views import Shown, View, percent
+from diagnostics.report.tables.views import Shown, View, percent
 
 SCORES = (
     "Scores in per cent: mean ± standard deviation over evaluation seeds of one checkpoint (ddof "

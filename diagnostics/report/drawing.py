@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from diagnostics.report.analysis import Results
 from diagnostics.report.chapters import Plate
+from diagnostics.report.contexts.analysis import Results
 from diagnostics.report.figures import PLANS, panel_noise
 from diagnostics.report.figures.comparison import draw as draw_comparison
-from diagnostics.report.live_figures import FIGURES as LIVE
-from diagnostics.report.live_figures import draw_live
-from diagnostics.report.views import NOT_MEASURED, plus_minus
+from diagnostics.report.live.figures import FIGURES as LIVE
+from diagnostics.report.live.figures import draw_live
+from diagnostics.report.tables.views import NOT_MEASURED, plus_minus
 
 
 def plates_of(results: Results) -> Iterator[Plate]:

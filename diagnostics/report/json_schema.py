@@ -17,9 +17,9 @@ from typing import Any, get_args
 
 from diagnostics.files import write_json
 from diagnostics.report.chapters import SCHEMA_NAME, SCHEMA_VERSION, Card, Note, Plate, Reply
-from diagnostics.report.columns import CONTRACT, ENDS, MEANINGS, RELATIVE, Meaning, meaning
-from diagnostics.report.views import Kind as ColumnKind
-from diagnostics.report.views import Shown
+from diagnostics.report.tables.columns import CONTRACT, ENDS, MEANINGS, RELATIVE, Meaning, meaning
+from diagnostics.report.tables.views import Kind as ColumnKind
+from diagnostics.report.tables.views import Shown
 from diagnostics.statistics.inference.bootstrap import DRAWN, Kind
 from diagnostics.statistics.tables.definitions import SETS, SWITCHES
 

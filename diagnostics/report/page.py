@@ -15,7 +15,7 @@ from diagnostics import __version__
 from diagnostics.report.assets import asset, policy
 from diagnostics.report.chapters import Chapter, Plate, Sheet
 from diagnostics.report.figures.style import INK
-from diagnostics.report.grids import grid, parts, plain_grid
+from diagnostics.report.tables.grids import grid, parts, plain_grid
 
 NONE: Mapping[str, Markup] = MappingProxyType({})
 FOLDED = 200  # rows; of a longer one the page has the first part alone, and says where the rest is

@@ -17,8 +17,8 @@ from typing import Literal
 from markupsafe import Markup
 
 from diagnostics.errors import InputError
-from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.chapters import Chapter, read_record
+from diagnostics.report.contexts.analysis import ReportSettings
 from diagnostics.report.downstream import read_downstream
 from diagnostics.report.write import report_runs, viewers_of
 from diagnostics.scoring.run import Run, open_run

@@ -16,15 +16,15 @@ from PIL.PngImagePlugin import PngInfo
 
 from diagnostics.files import whole_file, write_json, write_text
 from diagnostics.progress import bar
-from diagnostics.report.analysis import ReportSettings, analyse, supports
 from diagnostics.report.chapters import Chapter, record
-from diagnostics.report.contexts import contexts_chapter
+from diagnostics.report.comparison.estimates import FILE as ESTIMATES
+from diagnostics.report.comparison.estimates import write_estimates
+from diagnostics.report.contexts.analysis import ReportSettings, analyse, supports
+from diagnostics.report.contexts.chapter import contexts_chapter
 from diagnostics.report.drawing import draw, plates_of
-from diagnostics.report.estimates import FILE as ESTIMATES
-from diagnostics.report.estimates import write_estimates
 from diagnostics.report.figures import figure_style
-from diagnostics.report.formats import DEFAULT_FORMATS, Format, write_sheet
 from diagnostics.report.page import NONE, render_page
+from diagnostics.report.tables.formats import DEFAULT_FORMATS, Format, write_sheet
 from diagnostics.report.viewer.page import ViewerSettings, viewer_section
 from diagnostics.scoring.run import Run
 

@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from run_on_disk import write_run
 
-from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.chapters import read_record
+from diagnostics.report.contexts.analysis import ReportSettings
 from diagnostics.report.write import write_chapters, write_report
 
 SETTINGS = ReportSettings(top_k=4, draws=60, seed=3)

@@ -28,7 +28,7 @@ from diagnostics.interventions.masks import ArmPlan, arms, product
 from diagnostics.interventions.processes import in_processes
 from diagnostics.interventions.report import run_experiment
 from diagnostics.progress import silent
-from diagnostics.report.analysis import ReportSettings
+from diagnostics.report.contexts.analysis import ReportSettings
 from diagnostics.statistics.tables.tokens import token_tables
 from diagnostics.training.distill import read_log
 from diagnostics.training.settings import TrainSettings

@@ -25,9 +25,9 @@ from PIL import Image
 from run_on_disk import write_run
 
 from diagnostics.paper.tables import paper_table
-from diagnostics.report.analysis import ReportSettings, Results, analyse
 from diagnostics.report.chapters import json_rows
-from diagnostics.report.examples import example_positions
+from diagnostics.report.contexts.analysis import ReportSettings, Results, analyse
+from diagnostics.report.contexts.examples import example_positions
 from diagnostics.report.figures import PLANS, figure_style, style_file
 from diagnostics.report.figures.style import INK, NEUTRAL, shown
 from diagnostics.report.write import write_figure

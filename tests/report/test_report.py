@@ -14,12 +14,12 @@ from run_on_disk import write_run
 from twins import md_rows, tex_rows
 
 from diagnostics.errors import InputError
-from diagnostics.report.analysis import ReportSettings, Results, analyse
 from diagnostics.report.chapters import record
-from diagnostics.report.contexts import contexts_chapter
+from diagnostics.report.contexts.analysis import ReportSettings, Results, analyse
+from diagnostics.report.contexts.chapter import contexts_chapter
 from diagnostics.report.figures import PLANS
 from diagnostics.report.page import render_page, symbols
-from diagnostics.report.views import number
+from diagnostics.report.tables.views import number
 from diagnostics.report.write import write_report
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.inference.bootstrap import Interval

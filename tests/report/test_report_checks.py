@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from diagnostics.report.analysis import ReportSettings, Results, analyse
-from diagnostics.report.checks import PLACEBOS
-from diagnostics.report.rows import TABLE_SELECTORS
+from diagnostics.report.contexts.analysis import ReportSettings, Results, analyse
+from diagnostics.report.contexts.checks import PLACEBOS
+from diagnostics.report.contexts.rows import TABLE_SELECTORS
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.headlines import HEADLINES
 from diagnostics.statistics.analyses.shown import PROXIES

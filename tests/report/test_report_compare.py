@@ -18,14 +18,14 @@ from typer.testing import CliRunner
 from diagnostics.cli.app import app
 from diagnostics.errors import InputError
 from diagnostics.files import read_parquet, write_json, write_parquet
-from diagnostics.report.analysis import ReportSettings, analyse
 from diagnostics.report.chapters import read_record
-from diagnostics.report.comparison import Comparison, compare_sides, verdict
-from diagnostics.report.comparison_chapter import comparison_chapter
-from diagnostics.report.contexts import contexts_chapter
+from diagnostics.report.comparison.chapter import comparison_chapter
+from diagnostics.report.comparison.compare import Comparison, compare_sides, verdict
+from diagnostics.report.comparison.sides import open_sides
+from diagnostics.report.contexts.analysis import ReportSettings, analyse
+from diagnostics.report.contexts.chapter import contexts_chapter
 from diagnostics.report.drawing import draw
 from diagnostics.report.figures import figure_style
-from diagnostics.report.sides import open_sides
 from diagnostics.report.write import write_chapters
 from diagnostics.scoring.run import LISTED, Run
 from diagnostics.statistics.inference.bootstrap import Interval

@@ -14,15 +14,15 @@ from twins import md_rows, tex_rows
 
 from diagnostics.errors import InputError
 from diagnostics.paper.tables import PAPER_TABLES, paper_table
-from diagnostics.report.analysis import ReportSettings
-from diagnostics.report.captions import PAPER_COLUMNS, VIEWS
 from diagnostics.report.chapters import Sheet
-from diagnostics.report.columns import CONTRACT, meaning
+from diagnostics.report.contexts.analysis import ReportSettings
+from diagnostics.report.contexts.captions import PAPER_COLUMNS, VIEWS
 from diagnostics.report.downstream import downstream_sheets
-from diagnostics.report.formats import FORMATS, check_formats, write_sheet
-from diagnostics.report.live_views import VIEWS as LIVE
-from diagnostics.report.tex import LONG, latex, tex_text
-from diagnostics.report.views import Shown, View
+from diagnostics.report.live.views import VIEWS as LIVE
+from diagnostics.report.tables.columns import CONTRACT, meaning
+from diagnostics.report.tables.formats import FORMATS, check_formats, write_sheet
+from diagnostics.report.tables.tex import LONG, latex, tex_text
+from diagnostics.report.tables.views import Shown, View
 from diagnostics.report.write import write_report
 from diagnostics.scoring.run import Run
 

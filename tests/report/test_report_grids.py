@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from diagnostics.report.assets import asset, policy
-from diagnostics.report.grids import grid, parts, plain_grid
 from diagnostics.report.page import prose
-from diagnostics.report.views import Shown, cells
+from diagnostics.report.tables.grids import grid, parts, plain_grid
+from diagnostics.report.tables.views import Shown, cells
 
 FRAME = pd.DataFrame(
     {

@@ -18,12 +18,12 @@ from run_on_disk import write_run
 from schema_check import faults_of
 from twins import md_rows, tex_rows
 
-from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.chapters import Chapter, Sheet
+from diagnostics.report.contexts.analysis import ReportSettings
 from diagnostics.report.figures import figure_style
-from diagnostics.report.interventions import NOTHING, report_arms
-from diagnostics.report.live_analysis import LiveResults, analyse_arms
-from diagnostics.report.live_figures import (
+from diagnostics.report.live.analysis import LiveResults, analyse_arms
+from diagnostics.report.live.arms import NOTHING, report_arms
+from diagnostics.report.live.figures import (
     FIGURES,
     budget_curve,
     curves,
@@ -31,7 +31,7 @@ from diagnostics.report.live_figures import (
     figure4,
     selectors,
 )
-from diagnostics.report.views import Shown, View
+from diagnostics.report.tables.views import Shown, View
 from diagnostics.report.write import write_chapters
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.budgets import top_n

@@ -17,15 +17,15 @@ from matplotlib.axes import Axes
 from run_on_disk import write_noise, write_run
 
 from diagnostics.report import write as writing
-from diagnostics.report.analysis import ReportSettings, Results, analyse
-from diagnostics.report.captions import VIEWS
 from diagnostics.report.chapters import record
-from diagnostics.report.contexts import contexts_chapter
+from diagnostics.report.contexts.analysis import ReportSettings, Results, analyse
+from diagnostics.report.contexts.captions import VIEWS
+from diagnostics.report.contexts.chapter import contexts_chapter
+from diagnostics.report.contexts.scoring import notes, scored_in
 from diagnostics.report.drawing import plates_of
 from diagnostics.report.figures import PLANS, figure_style, panel_noise
 from diagnostics.report.page import render_page
-from diagnostics.report.scoring import notes, scored_in
-from diagnostics.report.views import Shown, cell, noise_note
+from diagnostics.report.tables.views import Shown, cell, noise_note
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.budgets import signals_of
 from diagnostics.statistics.inference.bootstrap import draw_counts

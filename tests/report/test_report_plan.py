@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from run_on_disk import write_run
 
-from diagnostics.report.plan import opening, sentences
+from diagnostics.report.contexts.plan import opening, sentences
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.design import UNCLEAR, Design, plan
 from diagnostics.statistics.tables.tokens import token_table

@@ -11,9 +11,9 @@ import pytest
 from jsonschema import Draft202012Validator
 from schema_check import faults
 
-from diagnostics.report.analysis import ReportSettings, analyse
 from diagnostics.report.chapters import record
-from diagnostics.report.contexts import contexts_chapter
+from diagnostics.report.contexts.analysis import ReportSettings, analyse
+from diagnostics.report.contexts.chapter import contexts_chapter
 from diagnostics.report.drawing import plates_of
 from diagnostics.report.json_schema import column_words, schema, stored_schema
 from diagnostics.scoring.run import Run

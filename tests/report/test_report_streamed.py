@@ -15,9 +15,17 @@ from typer.testing import CliRunner
 
 from diagnostics.cli.app import app
 from diagnostics.errors import InputError
-from diagnostics.report.analysis import TABLE_SELECTORS, ReportSettings, analyse
-from diagnostics.report.rows import Piece, Start, table01, table05, table06, table08, table09
-from diagnostics.report.streamed import NAMES, token_paths, write_stream_tables
+from diagnostics.report.contexts.analysis import TABLE_SELECTORS, ReportSettings, analyse
+from diagnostics.report.contexts.rows import (
+    Piece,
+    Start,
+    table01,
+    table05,
+    table06,
+    table08,
+    table09,
+)
+from diagnostics.report.contexts.streamed import NAMES, token_paths, write_stream_tables
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.budgets import selections
 from diagnostics.statistics.analyses.shown import BUDGETS

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from run_on_disk import write_run
 
-from diagnostics.report.analysis import ReportSettings, Results, analyse
-from diagnostics.report.trends import BUCKETED
+from diagnostics.report.contexts.analysis import ReportSettings, Results, analyse
+from diagnostics.report.contexts.trends import BUCKETED
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.headlines import HEADLINES
 
@@ -96,8 +96,8 @@ def test_one_run_without_steps_has_neither_trajectory_nor_pooled_gap(small_run: 
 
 
 def test_every_row_of_these_tables_can_be_shown(results: Results) -> None:
-    from diagnostics.report.captions import VIEWS
-    from diagnostics.report.views import cells
+    from diagnostics.report.contexts.captions import VIEWS
+    from diagnostics.report.tables.views import cells
 
     for name in ("trajectory", "pooled", "bins", "buckets"):
         shown = cells(results.tables[name], VIEWS[name].columns)

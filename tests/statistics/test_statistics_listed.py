@@ -14,7 +14,7 @@ import statistics_reference as reference
 
 from diagnostics.errors import InputError
 from diagnostics.files import write_json, write_parquet
-from diagnostics.report.analysis import ReportSettings, analyse
+from diagnostics.report.contexts.analysis import ReportSettings, analyse
 from diagnostics.scoring.run import SCHEMA_VERSION, Run, open_run, part_file, scores_table
 from diagnostics.statistics.tables.columns import BOUND_COLUMNS, TOKEN_COLUMNS
 from diagnostics.statistics.tables.definitions import RELEASED

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from diagnostics.report.analysis import Results
+from diagnostics.report.contexts.analysis import Results
 from diagnostics.report.figures.plan import Frames, Plan
 from diagnostics.report.figures.settings import common, teacher_name
 from diagnostics.report.figures.style import (
@@ -29,7 +29,7 @@ from diagnostics.report.figures.style import (
     shown,
     title,
 )
-from diagnostics.report.views import number, percent
+from diagnostics.report.tables.views import number, percent
 from diagnostics.statistics.analyses.headlines import BUDGET
 
 HATCHED: dict[str, Any] = {"facecolor": "none", "edgecolor": STUDENT, "hatch": "//////"}

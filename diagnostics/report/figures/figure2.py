@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 
-from diagnostics.report.analysis import Results
+from diagnostics.report.contexts.analysis import Results
 from diagnostics.report.figures.plan import Frames, Plan
 from diagnostics.report.figures.reach import reach, row_spread
 from diagnostics.report.figures.settings import common, teacher_name

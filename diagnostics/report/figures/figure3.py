@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diagnostics.report.analysis import Results
+from diagnostics.report.contexts.analysis import Results
 from diagnostics.report.figures.forest import ROW, forest, forest_rows
 from diagnostics.report.figures.plan import Frames, Plan
 from diagnostics.report.figures.settings import (

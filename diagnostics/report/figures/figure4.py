@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from diagnostics.report.analysis import Results
+from diagnostics.report.contexts.analysis import Results
 from diagnostics.report.figures.plan import Frames, Plan
 from diagnostics.report.figures.reach import reach, row_spread
 from diagnostics.report.figures.settings import (
@@ -54,7 +54,7 @@ from diagnostics.report.figures.style import (
     zero_line,
 )
 from diagnostics.report.figures.trends import Line, trend_lines
-from diagnostics.report.views import percent
+from diagnostics.report.tables.views import percent
 from diagnostics.statistics.analyses.bins import bucket_means
 from diagnostics.statistics.inference.bootstrap import Bootstrap, Interval
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from diagnostics.report.analysis import Results
+from diagnostics.report.contexts.analysis import Results
 from diagnostics.report.figures.figure4 import PROXIES
 from diagnostics.report.figures.forest import ROW, forest, forest_rows
 from diagnostics.report.figures.plan import Frames, Plan

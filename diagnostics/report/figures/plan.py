@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from diagnostics.report.analysis import Results
+from diagnostics.report.contexts.analysis import Results
 from diagnostics.report.figures.style import noise_of
 
 Frames = Mapping[str, pd.DataFrame]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from diagnostics.errors import InputError
-from diagnostics.report.analysis import Results
+from diagnostics.report.contexts.analysis import Results
 from diagnostics.report.noise import spread
 from diagnostics.statistics.analyses.noise import farthest
 from diagnostics.statistics.inference.bootstrap import Bootstrap, Interval

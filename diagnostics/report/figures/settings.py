@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from diagnostics.paper.tables import paper_table
-from diagnostics.report.analysis import Results
+from diagnostics.report.contexts.analysis import Results
 from diagnostics.report.figures.style import NAME_LENGTH, shown
 
 RUN, PAPER = "run", "paper"

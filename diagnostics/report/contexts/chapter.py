@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from diagnostics.paper.tables import paper_table
-from diagnostics.report.analysis import Answer, Results
-from diagnostics.report.captions import PAPER_COLUMNS, VIEWS
 from diagnostics.report.chapters import Card, Chapter, Plate, Reply, Sheet
-from diagnostics.report.scoring import notes, scored_in
-from diagnostics.report.views import (
+from diagnostics.report.contexts.analysis import Answer, Results
+from diagnostics.report.contexts.captions import PAPER_COLUMNS, VIEWS
+from diagnostics.report.contexts.scoring import notes, scored_in
+from diagnostics.report.tables.views import (
     LABELS,
     VERDICTS,
     ended,

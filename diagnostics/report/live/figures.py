@@ -30,7 +30,7 @@ from diagnostics.report.figures.style import (
     one_legend,
     zero_line,
 )
-from diagnostics.report.views import percent
+from diagnostics.report.tables.views import percent
 from diagnostics.statistics.analyses.interventions import Number
 
 PANELS: tuple[Number, ...] = ("gain", "contrast")

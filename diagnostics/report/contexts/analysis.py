@@ -14,7 +14,8 @@ import pandas as pd
 
 from diagnostics.errors import InputError
 from diagnostics.progress import Advance, silent
-from diagnostics.report.checks import (
+from diagnostics.report.comparison.jackknife import estimate_frame
+from diagnostics.report.contexts.checks import (
     band_rows,
     choice_rows,
     design_rows,
@@ -23,10 +24,8 @@ from diagnostics.report.checks import (
     overlap_rows,
     placebo_rows,
 )
-from diagnostics.report.examples import example_positions
-from diagnostics.report.jackknife import estimate_frame
-from diagnostics.report.noise import NO_FLOOR, Floor, Row, measure
-from diagnostics.report.rows import (
+from diagnostics.report.contexts.examples import example_positions
+from diagnostics.report.contexts.rows import (
     ANSWERS,
     SCOPES,
     TABLE_SELECTORS,
@@ -45,8 +44,9 @@ from diagnostics.report.rows import (
     table08,
     table09,
 )
-from diagnostics.report.scoring import describe
-from diagnostics.report.trends import bin_rows, bucket_rows, pooled_rows, trajectory_rows
+from diagnostics.report.contexts.scoring import describe
+from diagnostics.report.contexts.trends import bin_rows, bucket_rows, pooled_rows, trajectory_rows
+from diagnostics.report.noise import NO_FLOOR, Floor, Row, measure
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.budgets import selections
 from diagnostics.statistics.analyses.noise import (

@@ -12,11 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from diagnostics.errors import InputError
-from diagnostics.report.captions import VIEWS
 from diagnostics.report.chapters import Sheet
-from diagnostics.report.formats import DEFAULT_FORMATS, Format, write_sheet
-from diagnostics.report.noise import Row
-from diagnostics.report.rows import (
+from diagnostics.report.contexts.captions import VIEWS
+from diagnostics.report.contexts.rows import (
     OUTCOMES,
     SCOPES,
     table01_row,
@@ -25,6 +23,8 @@ from diagnostics.report.rows import (
     table08_row,
     table09_row,
 )
+from diagnostics.report.noise import Row
+from diagnostics.report.tables.formats import DEFAULT_FORMATS, Format, write_sheet
 from diagnostics.statistics.inference.bootstrap import DEFAULT, Bootstrap
 from diagnostics.statistics.streaming.read import open_tokens
 from diagnostics.statistics.streaming.stream import StreamStatistics, stream_statistics

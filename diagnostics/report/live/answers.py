@@ -14,7 +14,7 @@ import pandas as pd
 
 from diagnostics.report.chapters import Card, Reply
 from diagnostics.report.noise import Row
-from diagnostics.report.views import VERDICTS, ended, number, percent
+from diagnostics.report.tables.views import VERDICTS, ended, number, percent
 from diagnostics.statistics.analyses.interventions import Mask, Number, Rescored
 from diagnostics.statistics.analyses.mask_answers import (
     Leader,

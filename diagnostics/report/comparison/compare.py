@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from diagnostics.errors import InputError
-from diagnostics.report.estimates import numbers_of
+from diagnostics.report.comparison.estimates import numbers_of
+from diagnostics.report.comparison.sides import MEASURED, Side
 from diagnostics.report.noise import Row
-from diagnostics.report.sides import MEASURED, Side
 from diagnostics.statistics.inference.bootstrap import Interval
 from diagnostics.statistics.inference.left_out import (
     IDENTICAL,

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
-from diagnostics.report.views import Kind, Shown, cell
+from diagnostics.report.tables.views import Kind, Shown, cell
 
 PARTS: Mapping[Kind, tuple[str, ...]] = {
     "interval": ("", "_low", "_high"),

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from diagnostics.report.chapters import Chapter, Note, Plate, Sheet
-from diagnostics.report.contexts import LONG
-from diagnostics.report.live_analysis import LiveResults
-from diagnostics.report.live_figures import frames_of
-from diagnostics.report.live_views import PAPER_COLUMNS, VIEWS, paper_beside
-from diagnostics.report.scoring import notes, scored_in
-from diagnostics.report.views import number, plus_minus
+from diagnostics.report.contexts.chapter import LONG
+from diagnostics.report.contexts.scoring import notes, scored_in
+from diagnostics.report.live.analysis import LiveResults
+from diagnostics.report.live.figures import frames_of
+from diagnostics.report.live.views import PAPER_COLUMNS, VIEWS, paper_beside
+from diagnostics.report.tables.views import number, plus_minus
 
 EXPLAINED = (
     "Gain is the mean over every position of the bank of KL before less KL after training. "

@@ -19,9 +19,9 @@ import pyarrow as pa
 from diagnostics.errors import InputError, one_of
 from diagnostics.files import write_parquet, write_text
 from diagnostics.report.chapters import Sheet
-from diagnostics.report.columns import meaning
-from diagnostics.report.tex import latex
-from diagnostics.report.views import View, cells
+from diagnostics.report.tables.columns import meaning
+from diagnostics.report.tables.tex import latex
+from diagnostics.report.tables.views import View, cells
 from diagnostics.schema import VERSION_KEY
 
 Format = Literal["csv", "md", "tex", "parquet"]

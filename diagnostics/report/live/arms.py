@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from diagnostics.progress import bar
-from diagnostics.report.analysis import ReportSettings
 from diagnostics.report.chapters import Chapter, Sheet
-from diagnostics.report.live_analysis import analyse_arms
-from diagnostics.report.live_chapter import interventions_chapter
+from diagnostics.report.contexts.analysis import ReportSettings
+from diagnostics.report.live.analysis import analyse_arms
+from diagnostics.report.live.chapter import interventions_chapter
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.interventions import Arm
 

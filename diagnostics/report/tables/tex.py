@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from diagnostics.report.views import Shown, View
+from diagnostics.report.tables.views import Shown, View
 
 GREEK = {
     letter: "\\" + unicodedata.name(letter).split()[-1].lower().replace("lamda", "lambda")

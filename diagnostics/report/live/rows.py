@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from diagnostics.report.contexts.rows import OUTCOMES, table08_row
 from diagnostics.report.noise import Row
-from diagnostics.report.rows import OUTCOMES, table08_row
 from diagnostics.statistics.analyses.budgets import top_ns
 from diagnostics.statistics.analyses.interventions import NUMBERS, Mask, Rescored
 from diagnostics.statistics.analyses.mask_answers import Q3_MASKS, swept

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from diagnostics.report.contexts.rows import Piece
 from diagnostics.report.noise import Row
-from diagnostics.report.rows import Piece
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.bins import Bins, bucket_means, residual_bins
 from diagnostics.statistics.analyses.headlines import HEADLINES

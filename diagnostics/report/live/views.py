@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from diagnostics.paper.tables import paper_table
-from diagnostics.report.captions import PAPER_COLUMNS as OFFLINE_PAPER
-from diagnostics.report.captions import VIEWS as OFFLINE
-from diagnostics.report.views import Shown, View
+from diagnostics.report.contexts.captions import PAPER_COLUMNS as OFFLINE_PAPER
+from diagnostics.report.contexts.captions import VIEWS as OFFLINE
+from diagnostics.report.tables.views import Shown, View
 
 _MASK = (Shown("selector", "selector", "text"), Shown("budget", "budget", "share"))
 _GAIN = (Shown("gain", "gain", "interval"), Shown("± seeds", "gain_sd"))

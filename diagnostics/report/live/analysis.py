@@ -10,15 +10,15 @@ import pandas as pd
 
 from diagnostics.errors import InputError
 from diagnostics.progress import Advance, silent
-from diagnostics.report.analysis import ReportSettings, require_reportable
-from diagnostics.report.live_answers import Asked, answer_table, answers
-from diagnostics.report.live_figures import Drawn
-from diagnostics.report.live_rows import arm_rows, live_rows, missing_rows, with_difference_noise
-from diagnostics.report.live_views import VIEWS
+from diagnostics.report.contexts.analysis import ReportSettings, require_reportable
+from diagnostics.report.contexts.rows import kind_counts, noise_rows
+from diagnostics.report.contexts.scoring import describe
+from diagnostics.report.live.answers import Asked, answer_table, answers
+from diagnostics.report.live.figures import Drawn
+from diagnostics.report.live.rows import arm_rows, live_rows, missing_rows, with_difference_noise
+from diagnostics.report.live.views import VIEWS
 from diagnostics.report.noise import Floor, Row, measure
-from diagnostics.report.rows import kind_counts, noise_rows
-from diagnostics.report.scoring import describe
-from diagnostics.report.views import noise_note
+from diagnostics.report.tables.views import noise_note
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.interventions import (
     Arm,

@@ -16,12 +16,17 @@ import pandas as pd
 from diagnostics import __version__
 from diagnostics.errors import InputError
 from diagnostics.files import read_json
-from diagnostics.report.analysis import ReportSettings, require_reportable, scored_twice, slices
 from diagnostics.report.chapters import plain, read_record
-from diagnostics.report.estimates import KEY, read_estimates
-from diagnostics.report.jackknife import estimate_frame
-from diagnostics.report.rows import kind_counts
-from diagnostics.report.scoring import describe
+from diagnostics.report.comparison.estimates import KEY, read_estimates
+from diagnostics.report.comparison.jackknife import estimate_frame
+from diagnostics.report.contexts.analysis import (
+    ReportSettings,
+    require_reportable,
+    scored_twice,
+    slices,
+)
+from diagnostics.report.contexts.rows import kind_counts
+from diagnostics.report.contexts.scoring import describe
 from diagnostics.report.sources import Source, source_of
 from diagnostics.scoring.run import open_run
 from diagnostics.statistics.tables.definitions import definition_set

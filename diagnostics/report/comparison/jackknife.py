@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from diagnostics.errors import InputError
-from diagnostics.report.estimates import COLUMNS, number_of
-from diagnostics.report.rows import OUTCOMES, Piece
+from diagnostics.report.comparison.estimates import COLUMNS, number_of
+from diagnostics.report.contexts.rows import OUTCOMES, Piece
 from diagnostics.statistics.analyses.headlines import HEADLINES
 from diagnostics.statistics.analyses.noise import farthest
 from diagnostics.statistics.analyses.shown import BUDGETS, PAPER_SELECTORS

@@ -18,8 +18,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from diagnostics.report.contexts.rows import OUTCOMES, Piece
 from diagnostics.report.noise import Row
-from diagnostics.report.rows import OUTCOMES, Piece
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.choices import choose
 from diagnostics.statistics.analyses.design import plan

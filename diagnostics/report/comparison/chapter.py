@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from diagnostics.report.chapters import Card, Chapter, Note, Plate, Reply, Sheet
-from diagnostics.report.comparison import PAIRED, Comparison
+from diagnostics.report.comparison.compare import PAIRED, Comparison
 from diagnostics.report.noise import Row
-from diagnostics.report.views import LABELS, Shown, View, ended, plus_minus
+from diagnostics.report.tables.views import LABELS, Shown, View, ended, plus_minus
 from diagnostics.statistics.inference.left_out import IDENTICAL
 
 MEASURES = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from diagnostics.files import sha256_text
 from diagnostics.report.chapters import Note
-from diagnostics.report.views import NOT_MEASURED, number
+from diagnostics.report.tables.views import NOT_MEASURED, number
 from diagnostics.scoring.run import BATCH, START, TEACHER, Run
 from diagnostics.statistics.analyses.noise import NoiseFloor, counts_against
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from diagnostics.report.rows import TABLE_SELECTORS
-from diagnostics.report.views import LABELS, Shown, View
+from diagnostics.report.contexts.rows import TABLE_SELECTORS
+from diagnostics.report.tables.views import LABELS, Shown, View
 from diagnostics.statistics.analyses.headlines import HEADLINES
 
 _WHO = (Shown("run", "run", "text"), Shown("checkpoint", "checkpoint", "text"))

@@ -1,0 +1,1 @@
+"""How tables are shown and written: views, files of each format, LaTeX, cells of the page."""
