@@ -9,7 +9,7 @@ Ids that the trainer wrote are taken as they are (`imported`). Ids made again fr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,8 +106,20 @@ def import_bank(
         seed=0,
         prompt_source=str(source),
     )
+    bank = write_bank([frozen.rollout for frozen in kept], info, out)
+    return _told(bank, kept, steps, there, skipped)
+
+
+def _told(
+    bank: Bank,
+    kept: Sequence[_Frozen],
+    steps: Sequence[int],
+    there: Sequence[int],
+    skipped: Mapping[str, int],
+) -> Imported:
+    """The bank with the counts of what became of its rollouts."""
     return Imported(
-        bank=write_bank([frozen.rollout for frozen in kept], info, out),
+        bank=bank,
         steps=tuple(steps),
         steps_there=tuple(there),
         retokenized=sum(frozen.rollout.token_source == "retokenized" for frozen in kept),
