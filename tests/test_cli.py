@@ -696,6 +696,7 @@ def test_process_ends_with_status_2_on_wrong_usage() -> None:
     assert "Missing argument" in done.stderr
 
 
+@pytest.mark.slow
 def test_process_that_sampled_says_nothing_on_stderr(kit: SimpleNamespace, tmp_path: Path) -> None:
     """Warnings of libraries and progress bars stay off a stderr that is no terminal."""
     done = module(*build(kit, tmp_path / "bank.parquet", num_prompts=3))

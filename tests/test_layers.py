@@ -143,7 +143,7 @@ def test_statistics_and_report_import_without_torch() -> None:
         "statistics.analyses.regression",
         "statistics.analyses.gaps",
         "statistics.analyses.budgets",
-        "report.analysis",
+        "report.contexts.analysis",
         "report.downstream",
         "paper.arithmetic",
     )

@@ -93,7 +93,7 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return analyse(runs, SETTINGS)
 
 
-@pytest.fixture(params=["one setting", "six settings"])
+@pytest.fixture(params=["one setting", pytest.param("six settings", marks=pytest.mark.slow)])
 def either(request: pytest.FixtureRequest, results: Results, six: Results) -> Results:
     return results if request.param == "one setting" else six
 

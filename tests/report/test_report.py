@@ -103,6 +103,7 @@ def test_every_figure_names_its_definition_set(folder: Path, name: str) -> None:
     assert b"definitions: paper" in (folder / "figures" / f"{name}.pdf").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_the_same_report_written_twice_has_the_same_numbers(
     small_run: Run, folder: Path, tmp_path: Path
@@ -124,6 +125,7 @@ def test_names_in_the_page_are_never_markup(tmp_path: Path) -> None:
     assert "&lt;img src=x&gt;&amp;" in page
 
 
+@pytest.mark.slow
 def test_a_page_of_six_checkpoints_opens_with_the_first_ones_quadrants(tmp_path: Path) -> None:
     run = write_run(tmp_path, prompts=6, checkpoints={f"step{i}": 0.1 * i for i in range(1, 7)})
     page = render_page([contexts_chapter(analyse([run], SETTINGS))], {})
@@ -201,6 +203,7 @@ def test_two_runs_stand_side_by_side(small_run: Run, tmp_path: Path) -> None:
     assert set(table["use"]) == {"boundary only"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_report_of_the_set_released_says_so_and_has_its_d(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", prompts=6)

@@ -108,6 +108,7 @@ def test_over_one_bank_the_mean_gain_has_scipys_paired_t(
     assert row["n_prompts"] == len(means[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "paired"), [(other_prompts, "no"), (another_bank, "prompts")])
 def test_banks_apart_have_welchs_t_and_shared_prompts_the_paired_one(
     runs: tuple[Run, Run], tmp_path: Path, change: object, paired: str
@@ -285,6 +286,7 @@ def test_a_report_made_of_two_of_one_run_is_refused(report: Path, tmp_path: Path
     )
 
 
+@pytest.mark.slow
 def test_no_common_checkpoint_is_refused_and_an_unknown_one(
     runs: tuple[Run, Run], tmp_path: Path
 ) -> None:

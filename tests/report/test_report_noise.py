@@ -97,6 +97,7 @@ def test_noise_of_a_number_is_what_an_unchanged_checkpoint_shows_there(
     np.testing.assert_allclose(np.sort(noise[~unchanged]), np.sort(noise[unchanged]), rtol=SAME)
 
 
+@pytest.mark.slow
 def test_noise_of_the_mean_gain_agrees_with_resampled_prompts(write: Callable[..., Run]) -> None:
     run = write(noise={"batch": 1e-3})
     gain = run.student().kl - run.noise().kl
@@ -186,6 +187,7 @@ def test_results_json_has_the_noise_of_every_answer_and_kind(rough: Results) -> 
     assert stored["tables"]["table01"][0]["gap_noise"] == rough.tables["table01"]["gap_noise"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "kind", "counts"), [("float32", "bfloat16", False), ("bfloat16", "float32", True)]
 )
@@ -407,6 +409,7 @@ def vocabulary(**sizes: int) -> Mapping[str, int]:
     return {"shared": 40, "teacher": 40, "student": 40} | sizes
 
 
+@pytest.mark.slow
 def test_dropped_mass_is_given_for_each_side_where_vocabularies_differ(
     write: Callable[..., Run],
 ) -> None:

@@ -80,6 +80,7 @@ def test_what_is_broken_is_not(
     assert [one for one in found if said in one], found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", SETS)
 def test_every_definition_set_is_known(whole: Record, base: str) -> None:
     words = [f"{name}={value}" for name, values in SWITCHES.items() for value in values]

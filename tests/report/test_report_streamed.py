@@ -65,6 +65,7 @@ def test_tables_are_the_reports(frame: pd.DataFrame, tmp_path: Path) -> None:
         assert there.columns.tolist() == [*here.columns, "definitions"]
 
 
+@pytest.mark.slow
 def test_tables_of_a_runs_token_file_are_its_reports(small_run: Run, tmp_path: Path) -> None:
     """From the file that `tokens` writes, row by row."""
     path = tmp_path / "run.parquet"

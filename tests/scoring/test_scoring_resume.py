@@ -232,7 +232,12 @@ def test_other_checkpoint_of_the_same_name_is_refused(
     assert "another checkpoint name" in said
 
 
-@pytest.mark.parametrize("before", range(10))  # nine parts of scores and the noise floor
+SOME = (0, 4, 9)  # of the ten; the others are slow tests
+
+
+@pytest.mark.parametrize(  # nine parts of scores and the noise floor
+    "before", [pytest.param(i, marks=[] if i in SOME else pytest.mark.slow) for i in range(10)]
+)
 def test_kill_between_parts_leaves_whole_files_and_the_rerun_completes(
     score: Scorer,
     finished: dict[str, str],

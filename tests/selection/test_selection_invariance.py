@@ -108,6 +108,7 @@ def test_rows_are_named_by_their_index_by_default() -> None:
     assert found.mask.equal(select_tokens("kl", 0.2, signals, mask, rows=torch.arange(6)).mask)
 
 
+@pytest.mark.slow
 def test_it_imports_and_runs_without_a_trainers_library() -> None:
     code = """
 import sys

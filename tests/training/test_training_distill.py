@@ -303,7 +303,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4, 6])
+@pytest.mark.parametrize("stop", [1, 4, *(pytest.param(i, marks=pytest.mark.slow) for i in (3, 6))])
 def test_killed_training_goes_on_to_the_same_bytes(
     student: str, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
