@@ -164,8 +164,8 @@ def compiled(tables: list[Path], folder: Path, engine: str) -> str:
 def test_every_table_compiles_and_none_is_too_wide(
     small_run: Run, tmp_path: Path, engine: str
 ) -> None:
-    if shutil.which(engine) is None:
-        pytest.skip(f"{engine} is not installed (.ci/system-packages)")
+    if engine != ENGINES[0] and shutil.which(engine) is None:
+        pytest.skip(f"{engine} is not installed; {ENGINES[0]} always is (.ci/system-packages)")
     write_report([small_run], tmp_path / "report", ReportSettings(top_k=8, draws=100))
     for made in (sheet(), sheet(60, "long")):
         write_sheet(tmp_path / "report" / "tables" / made.name, made, "paper", ("tex",))
