@@ -106,7 +106,7 @@ def test_bands_hold_the_numbers_of_table_9_and_every_family(results: Results) ->
         "beta_q3 by K",
         "gap by K",
         "gap by proxy",
-        "gain by selector at 5%",
+        "gain by selector at 5 %",
     }
     got = row_of(table, checkpoint="one", family="beta by K", member="K = 4")
     there = row_of(results.tables["table09"], checkpoint="one", top_k=4, scope="all")

@@ -40,7 +40,7 @@ QUESTIONS = {
     ),
     "budget": (
         "At one and the same budget, does D^L pick better positions than raw KL?",
-        f"gain of the top {BUDGET:.0%} by D^L less that by KL",
+        f"gain of the top {percent(BUDGET)} by D^L less that by KL",
     ),
 }
 OUTCOME_NAMES = {"gain": "absolute gain", "gain_rel": "relative gain"}
@@ -97,7 +97,7 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
     yield "prompts (clusters)", f"{first['n_prompts']:,}"
     yield "positions", f"{first['n_positions']:,}"
     yield "checkpoints", str(len(results.tables["table05"]))
-    yield "Q3 share", f"{quadrant[quadrant['quadrant'] == 3]['share'].iloc[0]:.1%}"
+    yield "Q3 share", percent(quadrant[quadrant["quadrant"] == 3]["share"].iloc[0])
     yield "support K", str(results.settings.top_k)
     yield "scored in", scored_in(results.runs[0])
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from diagnostics.report.contexts.rows import OUTCOMES, Piece
 from diagnostics.report.noise import Row
+from diagnostics.report.tables.views import percent
 from diagnostics.scoring.run import Run
 from diagnostics.statistics.analyses.choices import choose
 from diagnostics.statistics.analyses.design import plan
@@ -180,6 +181,6 @@ def _families(pieces: Sequence[Piece], main: int) -> Iterator[tuple[str, Family]
     )
     kept = {s: k.mask for (s, budget), k in piece.start.selected.items() if budget == BUDGET}
     yield (
-        f"gain by selector at {BUDGET:.0%}",
+        f"gain by selector at {percent(BUDGET)}",
         {name: piece.mean(mask, "gain") for name, mask in kept.items()},
     )

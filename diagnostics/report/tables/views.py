@@ -126,9 +126,8 @@ def ended(estimate: float, low: float, high: float, reason: str = "") -> str:
 
 def percent(value: float) -> str:
     """A share in per cent: whole where it is whole."""
-    return (
-        f"{100 * value:.0f} %" if abs(value * 100 - round(value * 100)) < 1e-9 else f"{value:.1%}"
-    )
+    whole = abs(value * 100 - round(value * 100)) < 1e-9
+    return f"{100 * value:.{0 if whole else 1}f} %"
 
 
 def points(value: float) -> str:
