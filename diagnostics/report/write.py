@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,22 +94,24 @@ def _write_estimates(out: Path, chapters: Sequence[Chapter]) -> None:
 
 
 def own_names(chapters: Sequence[Chapter]) -> list[Chapter]:
-    """Chapters whose tables and figures all have names of their own."""
+    """Chapters whose keys, tables and figures all have names of their own."""
+    keys: Counter[str] = Counter()
     taken: set[str] = set()
+    found = []
+    for chapter in chapters:
+        keys[chapter.key] += 1
+        again = keys[chapter.key] > 1
+        key = f"{chapter.key}-{keys[chapter.key]}" if again else chapter.key
 
-    def free(name: str, key: str) -> str:
-        chosen = f"{name}_{key}" if name in taken else name
-        taken.add(chosen)
-        return chosen
+        def free(name: str, key: str = key) -> str:
+            chosen = f"{name}_{key}" if name in taken else name
+            taken.add(chosen)
+            return chosen
 
-    return [
-        replace(
-            chapter,
-            sheets=tuple(replace(s, name=free(s.name, chapter.key)) for s in chapter.sheets),
-            plates=tuple(replace(p, name=free(p.name, chapter.key)) for p in chapter.plates),
-        )
-        for chapter in chapters
-    ]
+        sheets = tuple(replace(s, name=free(s.name)) for s in chapter.sheets)
+        plates = tuple(replace(p, name=free(p.name)) for p in chapter.plates)
+        found.append(replace(chapter, key=key, sheets=sheets, plates=plates))
+    return found
 
 
 def write_figure(figure: Figure, folder: Path, name: str, definitions: str) -> str:

@@ -134,9 +134,12 @@ def _remark(answer: Answer) -> str:
 
 def _choices(results: Results) -> Iterator[Card]:
     """Which selector keeps the positions that gained most, at each of the paper's budgets."""
-    rows = _first(results.tables["choices"])
+    rows, kept = _first(results.tables["choices"]), _first(results.tables["table08"])
+    noise = 2 * kept.groupby("budget")["gain_noise"].max().fillna(0.0)  # of either side
     replies = [
-        _choice(found) for budget, found in rows.groupby("budget") if budget in CHOICE_BUDGETS
+        _choice(found, noise[budget])
+        for budget, found in rows.groupby("budget")
+        if budget in CHOICE_BUDGETS
     ]
     yield Card(
         question="Which selector keeps the positions that gained most, at which budget?",
@@ -149,26 +152,27 @@ def _choices(results: Results) -> Iterator[Card]:
     )
 
 
-def _choice(rows: pd.DataFrame) -> Reply:
-    """The leader at one budget: clear where it is above the runner-up."""
+def _choice(rows: pd.DataFrame, noise: float) -> Reply:
+    """The leader at one budget: clear where it is above the runner-up by more than the noise."""
     best = rows.iloc[0]  # against the runner-up
     named = rows[rows["other"].isin((*REFERENCES, best["other"]))]
     return Reply(
         outcome=f"at {percent(best['budget'])} of positions",
-        verdict="yes" if best["over_low"] > 0 else "unclear",
+        verdict="yes" if best["over_low"] > noise else "unclear",
         word=LABELS.get(best["best"], best["best"]),
         text=f"gain {ended(best['gain'], best['gain_low'], best['gain_high'])}",
-        remarks=tuple(_over(row) for row in named.to_dict("records")),
+        remarks=tuple(_over(row, noise) for row in named.to_dict("records")),
         estimate=best["gain"],
         low=best["gain_low"],
         high=best["gain_high"],
     )
 
 
-def _over(row: dict[Any, Any]) -> str:
-    clear = row["over_low"] > 0
+def _over(row: dict[Any, Any], noise: float) -> str:
+    """The leader against another selector; `random`, which does not compete, may be above it."""
+    clear = "clearly" if row["over_low"] > noise else "not clearly"
     size = ended(row["over"], row["over_low"], row["over_high"])
-    return f"{'clearly' if clear else 'not clearly'} above {row['other']}: +{size}"
+    return f"{clear} above {row['other']}: {'+' if row['over'] > 0 else ''}{size}"
 
 
 def _prompts(results: Results) -> Iterator[Card]:
