@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from diagnostics import demo
 from diagnostics.bank.contexts import check_ids, read_bank
-from diagnostics.demo import ARMS, FULL, run_demo
+from diagnostics.demo import ARMS, FULL, Size, run_demo
 from diagnostics.embedded.pair import STUDENT, TEACHER, WEIGHTS
 from diagnostics.embedded.problems import is_held_out
 from diagnostics.errors import InputError
@@ -80,7 +81,12 @@ def test_the_reports_numbers_come_back_from_bank_and_checkpoints(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_the_quick_demonstration_runs_twice_into_one_folder(tmp_path: Path) -> None:
+def test_a_demonstration_runs_twice_into_one_folder_with_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of fewer contexts, positions and steps than `--quick`; the way is the same."""
+    small = Size(contexts=24, positions=64, steps=2, rollouts_per_step=8, training_prompts=40)
+    monkeypatch.setattr(demo, "QUICK", small)
     out = tmp_path / "quick"
     run_demo(out, quick=True)
     first = (out / "results.json").read_text()
@@ -88,6 +94,7 @@ def test_the_quick_demonstration_runs_twice_into_one_folder(tmp_path: Path) -> N
     tables = json.loads((out / "results.json").read_text())["tables"]
     assert tables == json.loads(first)["tables"]
     assert (out / "report.html").is_file()
+    assert [p.name for p in sorted((out / "checkpoints").iterdir())] == sorted(n for n, *_ in ARMS)
 
 
 def test_a_folder_that_no_demonstration_made_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,22 @@ def test_the_papers_figures_stand_beside_ours(results: Results) -> None:
     assert list(beside) == ["table01", "table05", "table06", "table08", "table09"]
     assert [row["gap"] for row in beside["table09"]] == [0.041, 0.044, 0.044]
     assert len(beside["table08"]) == 12
+
+
+def test_numbers_that_give_no_goal_say_why_and_others_how_many_prompts_more(
+    results: Results,
+) -> None:
+    design = results.tables["design"].assign(prompts_needed=None, reason="0 lies in it")
+    design = design.astype({"prompts_needed": object})
+    none = replace(results, tables=results.tables | {"design": design})
+    card = contexts_chapter(none).cards[-1]
+    assert {(r.word, r.remarks) for r in card.replies} == {("No goal", ("0 lies in it",))}
+    some = design.assign(prompts=24.0, prompts_needed=[20.0, 24.0, 25.0, 1024.0, 7.0, 30.0])
+    card = contexts_chapter(replace(results, tables=results.tables | {"design": some})).cards[-1]
+    words = ["Enough", "Enough", "+1 prompt", "+1,000 prompts", "", "+6 prompts"]
+    said = dict(zip(some["statistic"], words, strict=True))
+    asked = ("beta", "beta_q3", "gap", "budget")
+    assert [r.word for r in card.replies] == [said[name] for name in asked]
 
 
 def test_one_prompt_is_refused(tmp_path: Path) -> None:

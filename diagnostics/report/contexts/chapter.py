@@ -192,13 +192,15 @@ def _prompts(results: Results) -> Iterator[Card]:
 
 def _needed(name: str, row: Any) -> Reply:
     wanted, has = row["prompts_needed"], row["prompts"]
-    known = wanted == wanted
+    known = pd.notna(wanted)
     if not known:
         word, more = "No goal", str(row["reason"])
     elif wanted <= has:
         word, more = "Enough", f"{wanted:,.0f} of {has:,} would do"
     else:
-        word, more = f"+{wanted - has:,.0f} prompts", f"{wanted:,.0f} in all"
+        lacking = wanted - has
+        word = f"+{lacking:,.0f} prompt{'' if lacking == 1 else 's'}"
+        more = f"{wanted:,.0f} in all"
     return Reply(
         outcome=name,
         verdict="yes" if known and wanted <= has else "unclear",
