@@ -17,6 +17,7 @@ demo: $(READY)
 reports: $(READY)
 	$(BIN)/python -m diagnostics.rebuild
 
+test: export OMP_NUM_THREADS = 1
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
