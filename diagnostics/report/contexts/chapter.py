@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -238,18 +238,16 @@ def _others(results: Results) -> Sheet:
 def _sheet(name: str, results: Results) -> Sheet:
     """A table with its noise and the paper's own; of a long one `_lead` rows stand first."""
     view, frame = VIEWS[name], results.tables[name].reset_index(drop=True)
-    sheet = Sheet(
+    return Sheet(
         name=name,
         frame=frame,
         view=view,
         note=noise_note(frame, view.columns, results.tables["noise"]),
         lead=_lead(frame, results.settings.top_k) if len(frame) > LONG else None,
         over="every checkpoint and K",
+        paper=paper_table(name) if name in PAPER_COLUMNS else None,
+        paper_columns=PAPER_COLUMNS.get(name, ()),
     )
-    beside = PAPER_COLUMNS.get(name)
-    if beside is None:
-        return sheet
-    return replace(sheet, paper=paper_table(name), paper_columns=beside)
 
 
 def _lead(frame: pd.DataFrame, top_k: int) -> tuple[int, ...]:

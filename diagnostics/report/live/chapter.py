@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -125,18 +125,16 @@ def _missing(results: LiveResults) -> Iterator[Note]:
 
 def _sheet(name: str, results: LiveResults) -> Sheet:
     frame = results.tables[name].reset_index(drop=True)
-    sheet = Sheet(
+    return Sheet(
         name=name,
         frame=frame,
         view=VIEWS[name],
         note=results.note_of(name),
         lead=_lead(name, frame, results) if len(frame) > LONG else None,
         over="every mask and budget",
+        paper=paper_beside(name),
+        paper_columns=PAPER_COLUMNS.get(name, ()),
     )
-    paper = paper_beside(name)
-    if paper is None:
-        return sheet
-    return replace(sheet, paper=paper, paper_columns=PAPER_COLUMNS[name])
 
 
 def _lead(name: str, frame: pd.DataFrame, results: LiveResults) -> tuple[int, ...]:

@@ -7,12 +7,15 @@ hold together in 95 % of samples (`bootstrap.bands`). For trained masks, whose s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from diagnostics.statistics.inference.bootstrap import DEFAULT, Bootstrap, Interval, bands, interval
 from diagnostics.statistics.inference.estimators import Difference, Estimator, estimate
 from diagnostics.statistics.inference.results import Result
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -28,6 +31,12 @@ class Choice(Result):
     over: Mapping[str, Interval]
 
 
+def ranked(sizes: Mapping[K, float], competing: Iterable[K]) -> tuple[K, list[K]]:
+    """The largest of those that compete, and all others, largest first; equal ones: as given."""
+    best = max(competing, key=lambda name: sizes[name])
+    return best, sorted((name for name in sizes if name != best), key=lambda name: -sizes[name])
+
+
 def choose(
     numbers: Mapping[str, Estimator], bootstrap: Bootstrap = DEFAULT, *, beside: str = ""
 ) -> Choice:
@@ -36,8 +45,7 @@ def choose(
     The one called `beside` is compared with and does not compete.
     """
     sizes = {name: float(estimate(one)[0]) for name, one in numbers.items()}
-    best = max((name for name in sizes if name != beside), key=lambda name: sizes[name])
-    others = sorted((name for name in sizes if name != best), key=lambda name: -sizes[name])
+    best, others = ranked(sizes, [name for name in sizes if name != beside])
     apart = [Difference(numbers[best], numbers[other]) for other in others]
     found = bands(apart, bootstrap) if apart else []
     return Choice(

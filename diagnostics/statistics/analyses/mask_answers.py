@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diagnostics.statistics.analyses.choices import ranked
 from diagnostics.statistics.analyses.interventions import Mask, Number, Rescored
 from diagnostics.statistics.analyses.mask_effects import (
     Versus,
@@ -69,8 +70,7 @@ def leader(
     """The mask with the largest number, set against the others and against those `beside` it,
     which do not compete. Equal numbers: the first given."""
     sizes = {m: _value(rescored, number, m) for m in (*masks, *beside)}
-    best = max(masks, key=lambda m: sizes[m])
-    others = sorted((m for m in sizes if m != best), key=lambda m: -sizes[m])
+    best, others = ranked(sizes, masks)
     apart = [versus_estimator(rescored, best, other, number) for other in others]
     found = bands(apart, bootstrap) if apart else []
     return Leader(
